@@ -1,0 +1,29 @@
+// Every bound that the enclave enforces, in one place; docs/formats.md states the same numbers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace confidential_ml {
+
+// Flat model. 128 MiB lets input copy, plaintext and parsed form fit the default heap of 512 MiB together.
+inline constexpr uint64_t kMaxFlatModelSize = uint64_t{128} << 20;
+inline constexpr uint32_t kMaxFeatures = 1u << 22;
+inline constexpr uint32_t kMaxGroups = 1u << 16;
+inline constexpr uint32_t kMaxRounds = 1u << 20;
+inline constexpr uint32_t kMaxTrees = 1u << 20;
+inline constexpr uint32_t kMaxNodes = 1u << 24;
+inline constexpr uint32_t kMaxDepth = 4096;
+inline constexpr uint32_t kMaxCategoryWords = 1u << 19;  // per split: categories are below 2^24
+
+// Sealed model.
+inline constexpr size_t kMaxModelIdSize = 64;
+inline constexpr size_t kMaxKeyInfoSize = 1024;
+inline constexpr size_t kMaxSealedHeaderSize = 4096;
+inline constexpr uint64_t kMaxSealedModelSize = kMaxFlatModelSize + kMaxSealedHeaderSize + 16;
+
+// Loaded models, and one predict ecall. The host cuts larger batches into blocks.
+inline constexpr size_t kMaxLoadedModels = 256;
+inline constexpr uint64_t kMaxPredictBytes = uint64_t{64} << 20;  // rows, base margin or predictions, each
+
+}  // namespace confidential_ml

@@ -1,0 +1,48 @@
+// The few cryptographic functions the enclave uses, on libcrypto's EVP interface.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+
+#include "common/status.h"
+
+namespace confidential_ml {
+
+inline constexpr size_t kSha256Size = 32;
+inline constexpr size_t kAesKeySize = 32;
+inline constexpr size_t kGcmNonceSize = 12;
+inline constexpr size_t kGcmTagSize = 16;
+
+struct ByteView {
+  const uint8_t* data;
+  size_t size;
+};
+
+// SHA-256 (FIPS 180-4) over the concatenation of the parts.
+[[nodiscard]] Status sha256(std::initializer_list<ByteView> parts, uint8_t digest[kSha256Size]);
+
+// HKDF-SHA256, extract and expand (RFC 5869).
+[[nodiscard]] Status hkdf_sha256(ByteView key, ByteView salt, ByteView info, uint8_t* output, size_t output_size);
+
+struct GcmKey {
+  const uint8_t* key;    // kAesKeySize bytes
+  const uint8_t* nonce;  // kGcmNonceSize bytes
+};
+
+// AES-256-GCM (NIST SP 800-38D); `ciphertext` has the size of the plaintext.
+[[nodiscard]] Status aes256_gcm_encrypt(const GcmKey& key, ByteView aad, ByteView plaintext, uint8_t* ciphertext,
+                                        uint8_t tag[kGcmTagSize]);
+
+// kOk with *authentic = false when the tag does not fit; `plaintext` is wiped then.
+[[nodiscard]] Status aes256_gcm_decrypt(const GcmKey& key, ByteView aad, ByteView ciphertext,
+                                        const uint8_t tag[kGcmTagSize], uint8_t* plaintext, bool* authentic);
+
+// Compares without an early exit.
+[[nodiscard]] bool equal_in_constant_time(const uint8_t* a, const uint8_t* b, size_t size);
+
+// Known answers of every function above: a build with a broken libcrypto must not seal anything. Also takes the
+// 4-20 ms of libcrypto's first use out of the first request.
+[[nodiscard]] Status crypto_self_test();
+
+}  // namespace confidential_ml

@@ -1,0 +1,172 @@
+// One small function per rule of XGBoost 3.4.1, in its order of float32 operations.
+#include "enclave/objective.h"
+
+#include "enclave/float_math.h"
+
+namespace confidential_ml {
+namespace {
+
+constexpr float kEpsilon = 1e-6f;  // XGBoost's kRtEps
+
+enum class Transform { kIdentity, kSigmoid, kExp, kHinge, kSoftmaxProbability, kArgmax, kSort, kExpectile };
+
+Transform transform_of(Objective objective) {
+  switch (objective) {
+    case Objective::kRegLogistic:
+    case Objective::kBinaryLogistic:
+      return Transform::kSigmoid;
+    case Objective::kPoisson:
+    case Objective::kGamma:
+    case Objective::kTweedie:
+    case Objective::kCox:
+    case Objective::kAft:
+      return Transform::kExp;
+    case Objective::kHinge:
+      return Transform::kHinge;
+    case Objective::kSoftprob:
+      return Transform::kSoftmaxProbability;
+    case Objective::kSoftmax:
+      return Transform::kArgmax;
+    case Objective::kQuantile:
+      return Transform::kSort;
+    case Objective::kExpectile:
+      return Transform::kExpectile;
+    case Objective::kSquaredError:
+    case Objective::kSquaredLogError:
+    case Objective::kPseudoHuberError:
+    case Objective::kAbsoluteError:
+    case Objective::kLogitRaw:
+    case Objective::kRankPairwise:
+    case Objective::kRankNdcg:
+    case Objective::kRankMap:
+      return Transform::kIdentity;
+  }
+  return Transform::kIdentity;
+}
+
+float logit(float p) {
+  if (!(p > kEpsilon)) p = kEpsilon;
+  if (!(p < 1.0f - kEpsilon)) p = 1.0f - kEpsilon;
+  return -log_float(1.0f / p - 1.0f);
+}
+
+float softplus(float x) {
+  return x > 0.0f ? x + log1p_float(exp_float(-x)) : log1p_float(exp_float(x));
+}
+
+float softplus_inverse(float x) {
+  if (!(x > kEpsilon)) x = kEpsilon;
+  return x + log_float(-expm1_float(-x));
+}
+
+float sigmoid(float x) {
+  float negated = -x;
+  if (88.7f < negated) negated = 88.7f;  // a NaN stays one
+  return 1.0f / (exp_float(negated) + 1.0f + 1e-16f);
+}
+
+void softmax_probability(float* row, uint32_t count) {
+  float largest = row[0];
+  for (uint32_t i = 1; i < count; ++i) {
+    // fmaxf: the other operand if one is NaN.
+    if (row[i] > largest || largest != largest) largest = row[i];
+  }
+  double sum = 0.0;
+  for (uint32_t i = 0; i < count; ++i) {
+    row[i] = exp_float(row[i] - largest);
+    sum += static_cast<double>(row[i]);
+  }
+  for (uint32_t i = 0; i < count; ++i) row[i] /= static_cast<float>(sum);
+}
+
+float argmax(const float* row, uint32_t count) {
+  uint32_t best = 0;
+  for (uint32_t i = 1; i < count; ++i) {
+    if (row[i] > row[best]) best = i;
+  }
+  return static_cast<float>(best);
+}
+
+void sort_ascending(float* row, uint32_t count) {
+  for (uint32_t i = 1; i < count; ++i) {
+    const float value = row[i];
+    uint32_t j = i;
+    for (; j > 0 && value < row[j - 1]; --j) row[j] = row[j - 1];
+    row[j] = value;
+  }
+}
+
+// Each further expectile is the one before plus a positive step.
+void expectiles(float* row, uint32_t count) {
+  float value = row[0];
+  for (uint32_t i = 1; i < count; ++i) {
+    value += kEpsilon + softplus(row[i]);
+    row[i] = value;
+  }
+}
+
+}  // namespace
+
+bool is_objective(uint32_t code) {
+  return code >= static_cast<uint32_t>(Objective::kSquaredError) &&
+         code <= static_cast<uint32_t>(Objective::kRankMap);
+}
+
+Status link(Objective objective, float* base_score, uint32_t group_count) {
+  const Transform transform = transform_of(objective);
+  if (transform == Transform::kExpectile) {
+    for (uint32_t j = group_count - 1; j > 0; --j) {
+      base_score[j] = softplus_inverse(base_score[j] - base_score[j - 1] - kEpsilon);
+    }
+  }
+  for (uint32_t j = 0; j < group_count; ++j) {
+    if (transform == Transform::kSigmoid) {
+      if (!(base_score[j] >= 0.0f && base_score[j] <= 1.0f)) return Status::kModelBaseScoreWrong;
+      base_score[j] = logit(base_score[j]);
+    } else if (transform == Transform::kExp) {
+      base_score[j] = log_float(base_score[j]);
+    }
+    if (base_score[j] != base_score[j]) return Status::kModelBaseScoreWrong;
+  }
+  return Status::kOk;
+}
+
+uint32_t value_columns(Objective objective, uint32_t group_count) {
+  return objective == Objective::kSoftmax ? 1 : group_count;
+}
+
+void transform(Objective objective, uint32_t group_count, size_t row_count, float* margins, float* values) {
+  const Transform kind = transform_of(objective);
+  const uint32_t columns = value_columns(objective, group_count);
+  for (size_t i = 0; i < row_count; ++i) {
+    float* row = margins + i * group_count;
+    switch (kind) {
+      case Transform::kIdentity:
+        break;
+      case Transform::kSigmoid:
+        for (uint32_t g = 0; g < group_count; ++g) row[g] = sigmoid(row[g]);
+        break;
+      case Transform::kExp:
+        for (uint32_t g = 0; g < group_count; ++g) row[g] = exp_float(row[g]);
+        break;
+      case Transform::kHinge:
+        for (uint32_t g = 0; g < group_count; ++g) row[g] = row[g] > 0.0f ? 1.0f : 0.0f;
+        break;
+      case Transform::kSoftmaxProbability:
+        softmax_probability(row, group_count);
+        break;
+      case Transform::kArgmax:
+        row[0] = argmax(row, group_count);
+        break;
+      case Transform::kSort:
+        sort_ascending(row, group_count);
+        break;
+      case Transform::kExpectile:
+        expectiles(row, group_count);
+        break;
+    }
+    for (uint32_t c = 0; c < columns; ++c) values[i * columns + c] = row[c];
+  }
+}
+
+}  // namespace confidential_ml

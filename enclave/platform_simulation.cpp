@@ -1,0 +1,107 @@
+// The simulated platform. It PROTECTS NOTHING: the fuse key is a file of the user's. It behaves as SGX does where
+// behaviour can be seen: who gets which sealing key, and who does not.
+#include <openssl/rand.h>
+
+#include <climits>
+#include <cstring>
+
+#include "enclave/cpu.h"
+#include "enclave/key_request.h"
+#include "enclave/platform.h"
+#include "simulation/simulated_identity.h"
+
+namespace confidential_ml {
+namespace {
+
+constexpr size_t kFuseKeySize = 32;
+constexpr uint8_t kCpuSvn[16] = {1};  // one simulated microcode, for all machines
+uint8_t fuse_key[kFuseKeySize];
+
+bool cpu_svn_is_reached(const uint8_t wanted[16]) {
+  for (size_t i = 0; i < sizeof kCpuSvn; ++i) {
+    if (wanted[i] > kCpuSvn[i]) return false;
+  }
+  return true;
+}
+
+// EGETKEY for sealing keys: the dependencies of the Intel SDM, vol. 3D, table 38-64, under a KDF of our own.
+Status derive(const KeyRequest& request, SealingKey* key) {
+  const confidential_ml_simulated_identity& self = *simulated_identity();
+  struct Dependencies {
+    char label[40];
+    KeyRequest request;
+    uint8_t mrenclave[32];
+    uint8_t mrsigner[32];
+    uint16_t isv_prod_id;
+    uint16_t platform;
+    uint32_t debug;
+  } dependencies;
+  static_assert(sizeof(Dependencies) == 40 + 512 + 72, "no padding: every byte is derived from");
+  std::memset(&dependencies, 0, sizeof dependencies);
+  std::strncpy(dependencies.label, "confidential_ml simulated EGETKEY v1", sizeof dependencies.label - 1);
+  dependencies.request = request;
+  if (request.key_policy & static_cast<uint16_t>(SealingPolicy::kMrenclave)) {
+    std::memcpy(dependencies.mrenclave, self.mrenclave, 32);
+  }
+  if (request.key_policy & static_cast<uint16_t>(SealingPolicy::kMrsigner)) {
+    std::memcpy(dependencies.mrsigner, self.mrsigner, 32);
+  }
+  dependencies.isv_prod_id = self.isv_prod_id;
+  dependencies.platform = simulated_platform();
+  dependencies.debug = self.debug;
+  key->size = 16;  // as EGETKEY's
+  return hkdf_sha256({fuse_key, kFuseKeySize}, {nullptr, 0},
+                     {reinterpret_cast<const uint8_t*>(&dependencies), sizeof dependencies}, key->bytes, key->size);
+}
+
+}  // namespace
+
+Status platform_start(ByteView input) {
+  if (input.size != kFuseKeySize || input.data == nullptr) return Status::kPlatformInputInvalid;
+  std::memcpy(fuse_key, input.data, kFuseKeySize);
+  return cpu_is_suitable() ? Status::kOk : Status::kCpuUnsuitable;
+}
+
+Status platform_identity(Identity* identity) {
+  const confidential_ml_simulated_identity& self = *simulated_identity();
+  identity->platform = static_cast<Platform>(simulated_platform());
+  identity->isv_prod_id = self.isv_prod_id;
+  identity->isv_svn = self.isv_svn;
+  identity->debug = self.debug != 0;
+  std::memcpy(identity->mrenclave, self.mrenclave, 32);
+  std::memcpy(identity->mrsigner, self.mrsigner, 32);
+  return Status::kOk;
+}
+
+Status platform_random(uint8_t* output, size_t size) {
+  if (size > static_cast<size_t>(INT_MAX)) return Status::kRandomFailed;
+  return RAND_bytes(output, static_cast<int>(size)) == 1 ? Status::kOk : Status::kRandomFailed;
+}
+
+Status platform_new_sealing_key(SealingPolicy policy, SealingKey* key, KeyInfo* key_info) {
+  KeyRequest request;
+  std::memset(&request, 0, sizeof request);
+  request.key_name = kKeyNameSeal;
+  request.key_policy = static_cast<uint16_t>(policy);
+  request.isv_svn = simulated_identity()->isv_svn;
+  std::memcpy(request.cpu_svn, kCpuSvn, sizeof kCpuSvn);
+  const Status random = platform_random(request.key_id, sizeof request.key_id);
+  if (random != Status::kOk) return random;
+  std::memcpy(key_info->bytes, &request, sizeof request);
+  key_info->size = sizeof request;
+  return derive(request, key);
+}
+
+Status platform_sealing_key(const KeyInfo& key_info, SealingKey* key) {
+  KeyRequest request;
+  if (key_info.size != sizeof request) return Status::kSealedKeyDiffers;
+  std::memcpy(&request, key_info.bytes, sizeof request);
+  const bool one_policy = request.key_policy == static_cast<uint16_t>(SealingPolicy::kMrenclave) ||
+                          request.key_policy == static_cast<uint16_t>(SealingPolicy::kMrsigner);
+  if (request.key_name != kKeyNameSeal || !one_policy) return Status::kSealedKeyDiffers;
+  if (request.isv_svn > simulated_identity()->isv_svn) return Status::kSealedSvnTooHigh;
+  if (!cpu_svn_is_reached(request.cpu_svn)) return Status::kSealedKeyDiffers;
+  return derive(request, key);
+}
+
+}  // namespace confidential_ml

@@ -1,0 +1,219 @@
+#include "host/enclave.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <string>
+
+#include "build_config.h"
+#include "common/bytes.h"
+#include "common/limits.h"
+#include "confidential_ml_u.h"
+#include "host/status_table.h"
+
+namespace confidential_ml::host {
+namespace {
+
+constexpr size_t kIdentitySize = 72;
+constexpr size_t kDescriptionSize = 144;
+constexpr size_t kBlockBytes = size_t{4} << 20;  // of rows or margins per ecall: keeps the enclave's heap use flat
+
+// Counts forks, so that "is this still the process that made the enclave" costs one load instead of a system call.
+std::atomic<uint64_t> process_generation{0};
+
+uint64_t watch_forks() {
+  static const int installed =
+      pthread_atfork(nullptr, nullptr, [] { process_generation.fetch_add(1, std::memory_order_relaxed); });
+  static_cast<void>(installed);
+  return process_generation.load(std::memory_order_relaxed);
+}
+
+[[noreturn]] void throw_oe(const std::string& what, oe_result_t result) {
+  throw EnclaveException(what + ": " + oe_result_str(result));
+}
+
+std::string read_string(Reader& reader, size_t size) {
+  std::string value(size, '\0');
+  reader.copy_to(value.data(), size);
+  return value;
+}
+
+}  // namespace
+
+// One ecall: holds one of the enclave's thread slots, waiting for it if need be.
+class Enclave::Call {
+ public:
+  explicit Call(const Enclave& owner) : shared_(*owner.shared_) {
+    if (owner.is_forked()) {
+      throw EnclaveException(
+          "the enclave was made before this process was forked and belongs to the parent; make a new Enclave and "
+          "load the model again in the child");
+    }
+    std::unique_lock<std::mutex> lock(shared_.mutex);
+    shared_.changed.wait(lock, [&] { return shared_.closing || shared_.calls < kThreadCount; });
+    if (shared_.closing) throw EnclaveException("the enclave is closed; make a new Enclave");
+    ++shared_.calls;
+  }
+  ~Call() {
+    const std::lock_guard<std::mutex> lock(shared_.mutex);
+    --shared_.calls;
+    shared_.changed.notify_all();
+  }
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+
+  oe_enclave_t* get() const { return shared_.enclave; }
+
+ private:
+  Shared& shared_;
+};
+
+Enclave::Enclave(const std::string& image, ByteView platform_input)
+    : process_generation_(watch_forks()), shared_(std::make_unique<Shared>()) {
+  const oe_result_t created = oe_create_confidential_ml_enclave(image.c_str(), OE_ENCLAVE_TYPE_SGX, kCreateFlags,
+                                                                nullptr, 0, &shared_->enclave);
+  if (created != OE_OK) throw_oe("the enclave could not be created from " + image, created);
+  try {
+    const Call call(*this);
+    uint32_t status = 0;
+    const oe_result_t result = enclave_start(call.get(), &status, platform_input.data, platform_input.size);
+    finish(call, result, status);
+  } catch (...) {
+    oe_terminate_enclave(shared_->enclave);
+    throw;
+  }
+}
+
+Enclave::~Enclave() {
+  close();
+  if (is_forked()) static_cast<void>(shared_.release());
+}
+
+bool Enclave::is_forked() const {
+  return process_generation_ != process_generation.load(std::memory_order_relaxed);
+}
+
+void Enclave::finish(const Call&, oe_result_t result, uint32_t status) const {
+  if (result != OE_OK) throw_oe("the call into the enclave failed", result);
+  if (status != static_cast<uint32_t>(Status::kOk)) throw EnclaveException(static_cast<Status>(status));
+}
+
+Identity Enclave::identity() {
+  uint8_t buffer[kIdentitySize] = {};
+  {
+    const Call call(*this);
+    uint32_t status = 0;
+    const oe_result_t result = enclave_identity(call.get(), &status, buffer, sizeof buffer);
+    finish(call, result, status);
+  }
+  Reader reader(buffer, sizeof buffer);
+  Identity identity;
+  identity.platform = reader.read<uint16_t>();
+  identity.isv_prod_id = reader.read<uint16_t>();
+  identity.isv_svn = reader.read<uint16_t>();
+  identity.debug = reader.read<uint16_t>() != 0;
+  identity.mrenclave = read_string(reader, 32);
+  identity.mrsigner = read_string(reader, 32);
+  return identity;
+}
+
+std::string Enclave::seal_model(ByteView model, const std::string& model_id, uint32_t policy) {
+  if (model.size > kMaxFlatModelSize) throw EnclaveException(Status::kModelLimitExceeded);
+  std::string sealed(model.size + kMaxSealedHeaderSize + 16, '\0');
+  uint8_t size_bytes[8] = {};
+  {
+    const Call call(*this);
+    uint32_t status = 0;
+    const oe_result_t result = enclave_seal_model(
+        call.get(), &status, model.data, model.size, reinterpret_cast<const uint8_t*>(model_id.data()),
+        model_id.size(), policy, reinterpret_cast<uint8_t*>(sealed.data()), sealed.size(), size_bytes);
+    finish(call, result, status);
+  }
+  const auto size = Reader(size_bytes, sizeof size_bytes).read<uint64_t>();
+  if (size > sealed.size()) throw EnclaveException(Status::kInternal);
+  sealed.resize(size);
+  return sealed;
+}
+
+uint64_t Enclave::load_model(ByteView sealed) {
+  if (sealed.size > kMaxSealedModelSize) throw EnclaveException(Status::kModelLimitExceeded);
+  uint8_t handle[8] = {};
+  const Call call(*this);
+  uint32_t status = 0;
+  const oe_result_t result = enclave_load_model(call.get(), &status, sealed.data, sealed.size, handle);
+  finish(call, result, status);
+  return Reader(handle, sizeof handle).read<uint64_t>();
+}
+
+void Enclave::unload_model(uint64_t handle) {
+  const Call call(*this);
+  uint32_t status = 0;
+  const oe_result_t result = enclave_unload_model(call.get(), &status, handle);
+  finish(call, result, status);
+}
+
+ModelDescription Enclave::describe_model(uint64_t handle) {
+  uint8_t buffer[kDescriptionSize] = {};
+  {
+    const Call call(*this);
+    uint32_t status = 0;
+    const oe_result_t result = enclave_describe_model(call.get(), &status, handle, buffer, sizeof buffer);
+    finish(call, result, status);
+  }
+  Reader reader(buffer, sizeof buffer);
+  ModelDescription d;
+  for (uint32_t* field : {&d.booster, &d.objective, &d.feature_count, &d.group_count, &d.value_columns,
+                          &d.round_count, &d.tree_count, &d.node_count, &d.depth, &d.leaf_size, &d.policy}) {
+    *field = reader.read<uint32_t>();
+  }
+  const auto id_size = reader.read<uint32_t>();
+  d.digest = read_string(reader, 32);
+  d.model_id = read_string(reader, std::min<size_t>(id_size, kMaxModelIdSize));
+  return d;
+}
+
+void Enclave::predict(const PredictRequest& request) {
+  const size_t row_bytes = std::max(request.feature_count, request.group_count) * sizeof(float);
+  const size_t block_rows = std::max<size_t>(1, kBlockBytes / std::max<size_t>(1, row_bytes));
+  size_t first_row = 0;
+  do {  // once even for no rows: the handle and the rounds are checked
+    const size_t row_count = std::min(block_rows, request.row_count - first_row);
+    predict_block(request, first_row, row_count);
+    first_row += row_count;
+  } while (first_row < request.row_count);
+}
+
+void Enclave::predict_block(const PredictRequest& r, size_t first_row, size_t row_count) {
+  const float* rows = r.rows + first_row * r.feature_count;
+  const float* base_margin = r.base_margin == nullptr ? nullptr : r.base_margin + first_row * r.group_count;
+  const size_t base_margin_size = r.base_margin == nullptr ? 0 : row_count * r.group_count * sizeof(float);
+  const Call call(*this);
+  uint32_t status = 0;
+  const oe_result_t result = enclave_predict(
+      call.get(), &status, r.handle, r.output_margin ? 1 : 0, r.round_begin, r.round_end, row_count, rows,
+      row_count * r.feature_count * sizeof(float), base_margin, base_margin_size,
+      r.predictions + first_row * r.columns, row_count * r.columns * sizeof(float));
+  finish(call, result, status);
+}
+
+void Enclave::close() {
+  if (is_forked()) return;
+  std::unique_lock<std::mutex> lock(shared_->mutex);
+  const bool first = !shared_->closing;
+  shared_->closing = true;
+  shared_->changed.notify_all();
+  shared_->changed.wait(lock, [&] { return shared_->calls == 0; });
+  if (!first) return;
+  oe_terminate_enclave(shared_->enclave);
+  shared_->enclave = nullptr;
+}
+
+bool Enclave::is_open() const {
+  if (is_forked()) return false;
+  const std::lock_guard<std::mutex> lock(shared_->mutex);
+  return !shared_->closing;
+}
+
+}  // namespace confidential_ml::host

@@ -1,0 +1,88 @@
+// One enclave, owned: created, called, closed. Safe to use from any number of threads.
+#pragma once
+
+#include <openenclave/host.h>
+
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+namespace confidential_ml::host {
+
+struct ByteView {
+  const uint8_t* data;
+  size_t size;
+};
+
+struct Identity {
+  uint16_t platform;
+  uint16_t isv_prod_id;
+  uint16_t isv_svn;
+  bool debug;
+  std::string mrenclave;  // 32 bytes
+  std::string mrsigner;   // 32 bytes
+};
+
+struct ModelDescription {
+  uint32_t booster, objective, feature_count, group_count, value_columns, round_count, tree_count, node_count;
+  uint32_t depth, leaf_size, policy;
+  std::string digest;  // 32 bytes
+  std::string model_id;
+};
+
+struct PredictRequest {
+  uint64_t handle;
+  bool output_margin;
+  uint32_t round_begin, round_end;
+  size_t row_count, feature_count, group_count, columns;
+  const float* rows;         // row_count x feature_count
+  const float* base_margin;  // row_count x group_count, or nullptr
+  float* predictions;        // row_count x columns
+};
+
+class Enclave {
+ public:
+  // Throws EnclaveException; so does every call below.
+  Enclave(const std::string& image, ByteView platform_input);
+  ~Enclave();
+  Enclave(const Enclave&) = delete;
+  Enclave& operator=(const Enclave&) = delete;
+
+  Identity identity();
+  std::string seal_model(ByteView model, const std::string& model_id, uint32_t policy);
+  uint64_t load_model(ByteView sealed);
+  void unload_model(uint64_t handle);
+  ModelDescription describe_model(uint64_t handle);
+  void predict(const PredictRequest& request);
+
+  // Waits for calls under way, then ends the enclave; later calls throw. Does nothing the second time, and nothing in
+  // a forked child, where the enclave belongs to the parent.
+  void close();
+  bool is_open() const;
+
+ private:
+  class Call;
+  void predict_block(const PredictRequest& request, size_t first_row, size_t row_count);
+  void finish(const Call& call, oe_result_t result, uint32_t status) const;
+
+  bool is_forked() const;
+
+  struct Shared {
+    std::mutex mutex;
+    std::condition_variable changed;
+    size_t calls = 0;
+    bool closing = false;
+    oe_enclave_t* enclave = nullptr;
+  };
+
+  const uint64_t process_generation_;
+  // Not to be touched in a forked child, not even destroyed: the mutex may be held, and the condition waited for, by
+  // threads that do not exist there.
+  std::unique_ptr<Shared> shared_;
+};
+
+}  // namespace confidential_ml::host

@@ -1,0 +1,138 @@
+// The extension module: registers the Enclave class and turns EnclaveException into confidential_ml.errors.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <optional>
+#include <string>
+
+#include "build_config.h"
+#include "host/enclave.h"
+#include "host/status_table.h"
+
+namespace py = pybind11;
+
+namespace confidential_ml::host {
+namespace {
+
+using FloatMatrix = py::array_t<float, py::array::c_style>;
+
+// A view of bytes for a call that runs without the GIL; the caller's reference keeps them alive.
+ByteView view(const py::bytes& bytes) {
+  char* data = nullptr;
+  Py_ssize_t size = 0;
+  if (PyBytes_AsStringAndSize(bytes.ptr(), &data, &size) != 0) throw py::error_already_set();
+  return {reinterpret_cast<const uint8_t*>(data), static_cast<size_t>(size)};
+}
+
+template <typename Body>
+auto without_gil(Body body) {
+  const py::gil_scoped_release release;
+  return body();
+}
+
+void raise(const EnclaveException& error) {
+  const py::object type = py::module_::import("confidential_ml.errors").attr(error.exception());
+  const py::object exception = type(error.what());
+  exception.attr("status") = static_cast<uint32_t>(error.status());
+  PyErr_SetObject(type.ptr(), exception.ptr());
+}
+
+py::bytes seal_model(Enclave& enclave, const py::bytes& model, const std::string& model_id, uint32_t policy) {
+  const ByteView bytes = view(model);
+  return py::bytes(without_gil([&] { return enclave.seal_model(bytes, model_id, policy); }));
+}
+
+uint64_t load_model(Enclave& enclave, const py::bytes& sealed) {
+  const ByteView bytes = view(sealed);
+  return without_gil([&] { return enclave.load_model(bytes); });
+}
+
+py::dict identity(Enclave& enclave) {
+  const Identity identity = without_gil([&] { return enclave.identity(); });
+  py::dict result;
+  result["platform"] = identity.platform;
+  result["isv_prod_id"] = identity.isv_prod_id;
+  result["isv_svn"] = identity.isv_svn;
+  result["debug"] = identity.debug;
+  result["mrenclave"] = py::bytes(identity.mrenclave);
+  result["mrsigner"] = py::bytes(identity.mrsigner);
+  return result;
+}
+
+py::dict describe_model(Enclave& enclave, uint64_t handle) {
+  const ModelDescription d = without_gil([&] { return enclave.describe_model(handle); });
+  py::dict result;
+  result["booster"] = d.booster;
+  result["objective"] = d.objective;
+  result["n_features"] = d.feature_count;
+  result["n_groups"] = d.group_count;
+  result["n_columns"] = d.value_columns;
+  result["n_rounds"] = d.round_count;
+  result["n_trees"] = d.tree_count;
+  result["n_nodes"] = d.node_count;
+  result["depth"] = d.depth;
+  result["leaf_size"] = d.leaf_size;
+  result["policy"] = d.policy;
+  result["digest"] = py::bytes(d.digest);
+  result["model_id"] = d.model_id;
+  return result;
+}
+
+py::array_t<float> predict(Enclave& enclave, uint64_t handle, const FloatMatrix& rows, size_t group_count,
+                           size_t columns, bool output_margin, uint32_t round_begin, uint32_t round_end,
+                           const std::optional<FloatMatrix>& base_margin) {
+  if (rows.ndim() != 2) throw py::value_error("rows must be a matrix");
+  const auto row_count = static_cast<size_t>(rows.shape(0));
+  if (base_margin && static_cast<size_t>(base_margin->size()) != row_count * group_count) {
+    throw EnclaveException(Status::kBaseMarginSizeWrong);
+  }
+  py::array_t<float> predictions({row_count, columns});
+  const PredictRequest request{handle,
+                               output_margin,
+                               round_begin,
+                               round_end,
+                               row_count,
+                               static_cast<size_t>(rows.shape(1)),
+                               group_count,
+                               columns,
+                               rows.data(),
+                               base_margin ? base_margin->data() : nullptr,
+                               predictions.mutable_data()};
+  without_gil([&] { enclave.predict(request); });
+  return predictions;
+}
+
+}  // namespace
+}  // namespace confidential_ml::host
+
+PYBIND11_MODULE(_core, module) {
+  using namespace confidential_ml::host;  // NOLINT(google-build-using-namespace)
+  module.doc() = "The untrusted host side of the enclave; use confidential_ml.Enclave instead.";
+  module.attr("platform") = kPlatformName;
+  module.attr("image_name") = kImageName;
+  module.attr("takes_fuse_key") = kTakesFuseKey;
+  module.attr("thread_count") = kThreadCount;
+  py::register_exception_translator([](std::exception_ptr pointer) {
+    try {
+      if (pointer) std::rethrow_exception(pointer);
+    } catch (const EnclaveException& error) {
+      raise(error);
+    }
+  });
+  py::class_<Enclave>(module, "Enclave")
+      .def(py::init([](const std::string& image, const py::bytes& platform_input) {
+             const ByteView input = view(platform_input);
+             return without_gil([&] { return std::make_unique<Enclave>(image, input); });
+           }),
+           py::arg("image"), py::arg("platform_input"))
+      .def("identity", &identity)
+      .def("seal_model", &seal_model, py::arg("model"), py::arg("model_id"), py::arg("policy"))
+      .def("load_model", &load_model, py::arg("sealed"))
+      .def("unload_model", &Enclave::unload_model, py::arg("handle"), py::call_guard<py::gil_scoped_release>())
+      .def("describe_model", &describe_model, py::arg("handle"))
+      .def("predict", &predict, py::arg("handle"), py::arg("rows").noconvert(), py::arg("group_count"),
+           py::arg("columns"), py::arg("output_margin"), py::arg("round_begin"), py::arg("round_end"),
+           py::arg("base_margin").noconvert())
+      .def("close", &Enclave::close, py::call_guard<py::gil_scoped_release>())
+      .def_property_readonly("is_open", &Enclave::is_open);
+}

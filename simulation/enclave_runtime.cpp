@@ -1,0 +1,66 @@
+// Trusted side of a simulated call: what Open Enclave's runtime does between EENTER and the generated code.
+//
+// The trusted function works on copies in memory of its own, as it would in an enclave. The host's input is
+// read once, so nothing can change between a check and its use; the host's output is written once, at the
+// end.
+
+#include "simulation/enclave_runtime.h"
+
+#include <openenclave/edger8r/enclave.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+
+namespace {
+
+struct Free {
+  void operator()(uint8_t* buffer) const { std::free(buffer); }
+};
+using Buffer = std::unique_ptr<uint8_t[], Free>;
+
+std::atomic<bool> aborting{false};
+
+bool valid_size(size_t size) {
+  return size >= sizeof(oe_call_function_return_args_t) && size % OE_EDGER8R_BUFFER_ALIGNMENT == 0;
+}
+
+oe_result_t call(oe_ecall_func_t function, const uint8_t* input, size_t input_size, uint8_t* output,
+                 size_t output_size, size_t* output_written) {
+  try {
+    function(input, input_size, output, output_size, output_written);
+  } catch (...) {
+    // Under Open Enclave an exception nobody catches ends the enclave for good.
+    aborting = true;
+    return OE_ENCLAVE_ABORTING;
+  }
+  oe_call_function_return_args_t returned;
+  std::memcpy(&returned, output, sizeof(returned));
+  return returned.result;
+}
+
+}  // namespace
+
+extern "C" __attribute__((visibility("default"))) oe_result_t confidential_ml_simulation_ecall(
+    uint64_t function_id, const uint8_t* input, size_t input_size, uint8_t* output, size_t output_size,
+    size_t* output_written) {
+  if (aborting) return OE_ENCLAVE_ABORTING;
+  if (!input || !output || !output_written || !valid_size(input_size) || !valid_size(output_size)) {
+    return OE_INVALID_PARAMETER;
+  }
+  if (function_id >= oe_ecalls_table_size) return OE_NOT_FOUND;
+
+  const Buffer trusted_input(static_cast<uint8_t*>(std::malloc(input_size)));
+  const Buffer trusted_output(static_cast<uint8_t*>(std::calloc(1, output_size)));
+  if (!trusted_input || !trusted_output) return OE_OUT_OF_MEMORY;
+  std::memcpy(trusted_input.get(), input, input_size);
+
+  size_t written = 0;
+  const oe_result_t result = call(oe_ecalls_table[function_id], trusted_input.get(), input_size,
+                                  trusted_output.get(), output_size, &written);
+  if (result != OE_OK) return result;  // and nothing of the output leaves
+  std::memcpy(output, trusted_output.get(), output_size);
+  *output_written = written;
+  return OE_OK;
+}

@@ -1,0 +1,56 @@
+"""The extension module: the untrusted host side of the enclave (host/module.cpp)."""
+
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+platform: str
+image_name: str
+takes_fuse_key: bool
+thread_count: int
+
+class IdentityFields(TypedDict):
+    platform: int
+    isv_prod_id: int
+    isv_svn: int
+    debug: bool
+    mrenclave: bytes
+    mrsigner: bytes
+
+class ModelFields(TypedDict):
+    booster: int
+    objective: int
+    n_features: int
+    n_groups: int
+    n_columns: int
+    n_rounds: int
+    n_trees: int
+    n_nodes: int
+    depth: int
+    leaf_size: int
+    policy: int
+    digest: bytes
+    model_id: str
+
+class Enclave:
+    def __init__(self, image: str, platform_input: bytes) -> None: ...
+    def identity(self) -> IdentityFields: ...
+    def seal_model(self, model: bytes, model_id: str, policy: int) -> bytes: ...
+    def load_model(self, sealed: bytes) -> int: ...
+    def unload_model(self, handle: int) -> None: ...
+    def describe_model(self, handle: int) -> ModelFields: ...
+    def predict(
+        self,
+        handle: int,
+        rows: npt.NDArray[np.float32],
+        group_count: int,
+        columns: int,
+        output_margin: bool,
+        round_begin: int,
+        round_end: int,
+        base_margin: npt.NDArray[np.float32] | None,
+    ) -> npt.NDArray[np.float32]: ...
+    def close(self) -> None: ...
+    @property
+    def is_open(self) -> bool: ...

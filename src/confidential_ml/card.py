@@ -1,0 +1,81 @@
+"""How enclaves and models look in a notebook: one card, with the simulation warning where it cannot be missed."""
+
+from __future__ import annotations
+
+import html
+from typing import Protocol
+
+# Colours are legible on light and dark notebooks alike: the card brings its own background.
+_STYLE = (
+    "font:13px/1.45 system-ui,sans-serif;color:#1b1f24;background:#fff;border:1px solid #d0d7de;border-radius:8px;"
+    "max-width:46em;overflow:hidden;margin:.4em 0"
+)
+_BANNER = "padding:.45em .9em;font-weight:600;color:#fff;background:"
+_RED, _AMBER, _GREEN = "#b42318", "#8a5300", "#1a7f37"
+_NAME_STYLE = "padding:.15em .9em;color:#57606a;white-space:nowrap;text-align:left;vertical-align:top"
+_VALUE_STYLE = "padding:.15em .9em .15em 0;text-align:left;word-break:break-all"
+
+
+class Identity(Protocol):
+    """What a card shows of an enclave."""
+
+    @property
+    def platform(self) -> str: ...
+    @property
+    def mrenclave(self) -> str: ...
+    @property
+    def mrsigner(self) -> str: ...
+    @property
+    def isv_prod_id(self) -> int: ...
+    @property
+    def isv_svn(self) -> int: ...
+    @property
+    def debug(self) -> bool: ...
+
+
+def short(digest: str) -> str:
+    """The first 12 hexadecimal digits: enough to compare by eye."""
+    return digest[:12] + "…"
+
+
+def platform_label(identity: Identity) -> str:
+    """The platform in one or two words, loud where it protects nothing."""
+    if identity.platform != "openenclave":
+        return f"SIMULATION ({identity.platform})"
+    return "DEBUG enclave" if identity.debug else "SGX enclave"
+
+
+def _banner(identity: Identity) -> tuple[str, str]:
+    if identity.platform != "openenclave":
+        return _RED, f"SIMULATION ({identity.platform}): protects nothing"
+    if identity.debug:
+        return _AMBER, "DEBUG enclave: its memory can be read"
+    return _GREEN, "SGX enclave"
+
+
+def render(title: str, identity: Identity, rows: list[tuple[str, str]], *, is_open: bool) -> str:
+    """The card as HTML without scripts or external resources.
+
+    Parameters
+    ----------
+    rows
+        Names and values to show between title and identity; escaped here.
+    """
+    colour, text = _banner(identity)
+    everything = [
+        *rows,
+        ("MRENCLAVE", identity.mrenclave),
+        ("MRSIGNER", identity.mrsigner),
+        ("product id, SVN", f"{identity.isv_prod_id}, {identity.isv_svn}"),
+    ]
+    cells = "".join(
+        f'<tr style="background:none"><th style="{_NAME_STYLE};font-weight:400">{html.escape(name)}</th>'
+        f'<td style="{_VALUE_STYLE}"><code style="background:none;color:inherit">{html.escape(value)}</code></td></tr>'
+        for name, value in everything
+    )
+    closed = "" if is_open else ' <span style="color:#57606a;font-weight:400">(closed)</span>'
+    return (
+        f'<div style="{_STYLE}"><div style="{_BANNER}{colour}">{html.escape(text)}</div>'
+        f'<div style="padding:.6em .9em .2em;font-weight:600">{html.escape(title)}{closed}</div>'
+        f'<table style="border-collapse:collapse;margin:0 0 .6em;border:0;color:inherit">{cells}</table></div>'
+    )

@@ -1,0 +1,166 @@
+"""Enclaves: one for the whole process by default, others on request."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING
+
+from confidential_ml import card, simulation
+from confidential_ml.errors import EnclaveError
+from confidential_ml.sealed_file import PLATFORMS
+
+if TYPE_CHECKING:
+    from confidential_ml import _core
+
+
+@dataclass(frozen=True)
+class EnclaveIdentity:
+    """Who an enclave is.
+
+    Attributes
+    ----------
+    platform
+        ``"simulation"``, ``"openenclave-simulation"`` or ``"openenclave"``.
+    mrenclave, mrsigner
+        Measurement of the image and of its signer, SHA-256 in hexadecimal (Intel SDM vol. 3D, 38.4).
+    isv_prod_id, isv_svn
+        Product id and security version of the image.
+    debug
+        True if a debugger may read the enclave's memory.
+    """
+
+    platform: str
+    mrenclave: str
+    mrsigner: str
+    isv_prod_id: int
+    isv_svn: int
+    debug: bool
+
+    @property
+    def protects(self) -> bool:
+        """Whether this enclave keeps anything from its host: SGX, and not a debug enclave."""
+        return self.platform == "openenclave" and not self.debug
+
+
+class Enclave:
+    """An enclave of this process. Safe to use from any number of threads; surplus calls wait for a free TCS.
+
+    Most programs need none of their own: :func:`confidential_ml.seal` and
+    :meth:`confidential_ml.ConfidentialModel.load_sealed` share one that is made at first use.
+
+    Parameters
+    ----------
+    image
+        Path of a signed enclave image; the package's own if not given.
+
+    Raises
+    ------
+    EnclaveError
+        If this installation has no enclave, or the image or the machine does not allow one.
+
+    Notes
+    -----
+    An enclave does not survive ``fork``: in the child every call raises :class:`EnclaveError`.
+    """
+
+    def __init__(self, image: str | os.PathLike[str] | None = None) -> None:
+        core = load_core()
+        path = os.fspath(image) if image is not None else str(Path(__file__).parent / core.image_name)
+        if core.platform != "openenclave":
+            simulation.warn()
+        platform_input = simulation.fuse_key() if core.takes_fuse_key else b""
+        self._core: _core.Enclave = core.Enclave(path, platform_input)
+        self._finalizer = weakref.finalize(self, self._core.close)
+        fields = self._core.identity()
+        self._identity = EnclaveIdentity(
+            platform=PLATFORMS[fields["platform"]],
+            mrenclave=fields["mrenclave"].hex(),
+            mrsigner=fields["mrsigner"].hex(),
+            isv_prod_id=fields["isv_prod_id"],
+            isv_svn=fields["isv_svn"],
+            debug=fields["debug"],
+        )
+
+    @property
+    def identity(self) -> EnclaveIdentity:
+        """Platform, measurement and version of this enclave."""
+        return self._identity
+
+    @property
+    def is_open(self) -> bool:
+        """False once closed, and in a forked child."""
+        return self._core.is_open
+
+    def close(self) -> None:
+        """End the enclave after the calls under way; its models are gone. Does nothing the second time."""
+        self._finalizer()
+
+    def __enter__(self) -> Enclave:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "" if self.is_open else ", closed"
+        return f"<confidential_ml.Enclave {card.platform_label(self._identity)}, MRENCLAVE {card.short(self._identity.mrenclave)}{state}>"
+
+    def _repr_html_(self) -> str:
+        return card.render("Enclave", self._identity, [], is_open=self.is_open)
+
+
+def load_core() -> ModuleType:
+    """The extension module, or an :class:`EnclaveError` that says this installation has none."""
+    try:
+        from confidential_ml import _core
+    except ImportError as error:
+        raise EnclaveError(
+            "this installation of confidential_ml has no enclave (only the parts that need none); "
+            "install it on x86-64 Linux from source, see docs/building.md"
+        ) from error
+    return _core
+
+
+class _Default:
+    """The enclave of the whole process, made at first use and again after a fork or a close."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._enclave: Enclave | None = None
+
+    def get(self) -> Enclave:
+        with self._lock:
+            if self._enclave is None or not self._enclave.is_open:
+                self._enclave = Enclave()
+            return self._enclave
+
+    def close(self) -> None:
+        with self._lock:
+            if self._enclave is not None:
+                self._enclave.close()
+                self._enclave = None
+
+    def forget(self) -> None:
+        # In a forked child: the lock may be held by a thread that does not exist here.
+        self._lock = threading.Lock()
+        self._enclave = None
+
+
+_default = _Default()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_default.forget)
+# Before the interpreter is torn down, so that a daemon thread inside the enclave finishes its call first.
+atexit.register(_default.close)
+
+
+def default_enclave() -> Enclave:
+    """The enclave that the whole process shares."""
+    return _default.get()

@@ -1,0 +1,327 @@
+"""Sealing models and predicting with them."""
+
+from __future__ import annotations
+
+import operator
+import os
+import threading
+import weakref
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from confidential_ml import card
+from confidential_ml.enclave import Enclave, EnclaveIdentity, default_enclave
+from confidential_ml.errors import EnclaveError, InvalidInputError, SealError, WrongEnclaveError
+from confidential_ml.flat_model import BOOSTER_NAMES, OBJECTIVE_NAMES
+from confidential_ml.rows import FloatArray, as_base_margin, as_rows
+from confidential_ml.sealed_file import POLICIES, SealedInfo, parse_header, read_sealed, write_sealed
+from confidential_ml.xgboost_format import to_flat_model
+
+_MAX_ROUND = (1 << 32) - 1
+
+
+def seal(
+    model: Any,
+    path: str | os.PathLike[str],
+    *,
+    model_id: str = "model",
+    policy: str = "mrenclave",
+    enclave: Enclave | None = None,
+) -> SealedInfo:
+    """Encrypt an XGBoost model so that only this enclave on this CPU can read it, and write it to `path`.
+
+    An existing file is replaced atomically.
+
+    Parameters
+    ----------
+    model
+        An ``xgboost.Booster`` or scikit-learn style ``XGBModel``, the path of a model saved as JSON or UBJSON, or the
+        bytes of one.
+    path
+        Where the sealed model goes.
+    model_id
+        1 to 64 characters of ``A-Z a-z 0-9 . _ -``, the first a letter or digit. Stored in clear.
+    policy
+        ``"mrenclave"``: only this very image opens it. ``"mrsigner"``: so does any later version (SVN not lower) of
+        the same product by the same signer.
+    enclave
+        The enclave to seal in; the one of the process if not given.
+
+    Returns
+    -------
+    SealedInfo
+        The header of the file written.
+
+    Raises
+    ------
+    ModelFormatError
+        If the model is not one XGBoost writes, or is over a limit of docs/formats.md.
+    InvalidInputError
+        For a wrong `model_id` or `policy`.
+    SealError
+        If there is no sealing key or the file cannot be written.
+    """
+    if policy not in POLICIES:
+        raise InvalidInputError(f"policy must be 'mrenclave' or 'mrsigner', not {policy!r}")
+    if not isinstance(model_id, str):
+        raise InvalidInputError(f"model_id must be text, not {type(model_id).__name__}")
+    flat = to_flat_model(model)
+    used = default_enclave() if enclave is None else enclave
+    sealed = used._core.seal_model(flat, model_id, POLICIES[policy])
+    write_sealed(path, sealed)
+    return parse_header(sealed, os.fspath(path))
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known of a loaded model.
+
+    Attributes
+    ----------
+    model_id, model_digest
+        Name and SHA-256 (hexadecimal) of the flat model.
+    booster, objective
+        As XGBoost names them.
+    n_features
+        Columns of the rows that :meth:`ConfidentialModel.predict` takes.
+    n_groups
+        Margins per row: classes, targets, quantiles or 1.
+    n_trees, n_rounds, n_nodes, depth
+        Size of the model; a ``gblinear`` model has no trees.
+    policy
+        The sealing policy it was opened under.
+    enclave
+        Identity of the enclave that holds it.
+    """
+
+    model_id: str
+    model_digest: str
+    booster: str
+    objective: str
+    n_features: int
+    n_groups: int
+    n_trees: int
+    n_rounds: int
+    n_nodes: int
+    depth: int
+    policy: str
+    enclave: EnclaveIdentity
+
+    @property
+    def mrenclave(self) -> str:
+        """MRENCLAVE of the enclave that holds the model, hexadecimal."""
+        return self.enclave.mrenclave
+
+    @property
+    def platform(self) -> str:
+        """Platform of the enclave that holds the model."""
+        return self.enclave.platform
+
+
+class ConfidentialModel:
+    """A model inside an enclave. Made by :meth:`load_sealed`; safe to use from any number of threads."""
+
+    def __init__(self, enclave: Enclave, handle: int) -> None:
+        self._enclave = enclave
+        self._core = enclave._core
+        self._handle = handle
+        self._finalizer = weakref.finalize(self, _unload, enclave._core, handle)
+        # What is still loaded at exit goes with its enclave; a finalizer of its own would only race with that.
+        self._finalizer.atexit = False
+        fields = self._core.describe_model(handle)
+        self._n_features = fields["n_features"]
+        self._n_groups = fields["n_groups"]
+        self._n_columns = fields["n_columns"]
+        self._info = ModelInfo(
+            model_id=fields["model_id"],
+            model_digest=fields["digest"].hex(),
+            booster=BOOSTER_NAMES[fields["booster"]],
+            objective=OBJECTIVE_NAMES[fields["objective"]],
+            n_features=fields["n_features"],
+            n_groups=fields["n_groups"],
+            n_trees=fields["n_trees"],
+            n_rounds=fields["n_rounds"],
+            n_nodes=fields["n_nodes"],
+            depth=fields["depth"],
+            policy={number: name for name, number in POLICIES.items()}[fields["policy"]],
+            enclave=enclave.identity,
+        )
+
+    @classmethod
+    def load_sealed(cls, path: str | os.PathLike[str], *, enclave: Enclave | None = None) -> ConfidentialModel:
+        """Open a sealed model in an enclave.
+
+        Parameters
+        ----------
+        path
+            A file written by :func:`confidential_ml.seal`.
+        enclave
+            The enclave to load it into; the one of the process if not given.
+
+        Raises
+        ------
+        WrongEnclaveError
+            If it was sealed by another enclave, by a newer version of this one, on another machine or platform.
+        DamagedSealedModelError
+            If it is no sealed model, or some of its bytes were changed, lost or added.
+        UnsupportedVersionError
+            If it is of another format version.
+        SealError
+            If the file cannot be read.
+        EnclaveError
+            If there is no enclave, or it has no room.
+        """
+        where = os.fspath(path)
+        sealed = read_sealed(path)
+        used = default_enclave() if enclave is None else enclave
+        try:
+            handle = used._core.load_model(sealed)
+        except SealError as error:
+            raise _explain(error, sealed, where, used.identity) from None
+        return cls(used, handle)
+
+    @property
+    def info(self) -> ModelInfo:
+        """Name, digest, shape and size of the model, and the enclave that holds it."""
+        return self._info
+
+    @property
+    def enclave(self) -> Enclave:
+        """The enclave that holds the model."""
+        return self._enclave
+
+    @property
+    def is_open(self) -> bool:
+        """False once closed, or once its enclave is."""
+        return self._finalizer.alive and self._core.is_open
+
+    def predict(
+        self,
+        X: Any,
+        *,
+        output_margin: bool = False,
+        iteration_range: tuple[int, int] | None = None,
+        base_margin: Any = None,
+        missing: float = float("nan"),
+        strict_shape: bool = False,
+    ) -> FloatArray:
+        """Predict; the same bits and the same shape as ``xgboost.Booster.predict`` of XGBoost 3.4.
+
+        Parameters
+        ----------
+        X
+            Rows, shape (n, ``info.n_features``), real numbers. A C-contiguous float32 array is passed on without a
+            copy. NaN is a missing value; infinities are ordinary values, as in ``Booster.inplace_predict``.
+        output_margin
+            Return margins instead of values.
+        iteration_range
+            Boosting rounds ``[begin, end)``; ``end`` 0 means all. Without effect on ``gblinear``, except that
+            ``begin`` must be 0.
+        base_margin
+            Margins to start from instead of the model's base score, shape (n, groups) or (n * groups,).
+        missing
+            A number that means "missing" besides NaN.
+        strict_shape
+            Always return two dimensions.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32, shape (n,) for one output per row, else (n, outputs). No rows give shape (0, 0), as in XGBoost.
+
+        Raises
+        ------
+        InvalidInputError
+            If an argument has the wrong shape, dtype or range.
+        EnclaveError
+            If the model or its enclave was closed, or the process forked since.
+        """
+        if not self._finalizer.alive:
+            raise EnclaveError("the model is closed; load the sealed file again")
+        rows = as_rows(X, self._n_features, missing)
+        begin, end = self._rounds(iteration_range)
+        margins = as_base_margin(base_margin, rows.shape[0], self._n_groups)
+        columns = self._n_groups if output_margin else self._n_columns
+        predictions = self._core.predict(
+            self._handle, rows, self._n_groups, columns, bool(output_margin), begin, end, margins
+        )
+        if rows.shape[0] == 0:
+            return np.empty((0, 0), dtype=np.float32)
+        return predictions if strict_shape or columns > 1 else predictions.reshape(-1)
+
+    def _rounds(self, iteration_range: tuple[int, int] | None) -> tuple[int, int]:
+        if iteration_range is None:
+            return 0, 0
+        try:
+            begin, end = (operator.index(bound) for bound in iteration_range)
+        except (TypeError, ValueError):
+            raise InvalidInputError("iteration_range must be a pair of integers (begin, end)") from None
+        if begin < 0 or end < 0 or begin > _MAX_ROUND or end > _MAX_ROUND:
+            raise InvalidInputError(f"iteration_range is ({begin}, {end}); both must be from 0 to {_MAX_ROUND}")
+        if self._info.booster == "gblinear":
+            if begin != 0:
+                raise InvalidInputError("iteration_range must begin at 0: a gblinear model has no trees to leave out")
+            return 0, 0
+        last = end or self._info.n_rounds
+        if begin > last or last > self._info.n_rounds:
+            raise InvalidInputError(
+                f"iteration_range is ({begin}, {end}), but the model has {self._info.n_rounds} rounds"
+            )
+        return begin, end
+
+    def close(self) -> None:
+        """Forget the model; predictions under way in other threads finish. Does nothing the second time."""
+        self._finalizer()
+
+    def __enter__(self) -> ConfidentialModel:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        info = self._info
+        state = "" if self.is_open else ", closed"
+        return (
+            f"<confidential_ml.ConfidentialModel {info.model_id!r} {info.objective}, {info.n_features} features, "
+            f"{card.platform_label(info.enclave)}, MRENCLAVE {card.short(info.mrenclave)}{state}>"
+        )
+
+    def _repr_html_(self) -> str:
+        info = self._info
+        rows = [
+            ("model digest", info.model_digest),
+            ("objective", f"{info.objective} ({info.booster})"),
+            ("features, groups", f"{info.n_features}, {info.n_groups}"),
+            ("trees, rounds, depth", f"{info.n_trees}, {info.n_rounds}, {info.depth}"),
+            ("sealing policy", info.policy),
+        ]
+        return card.render(info.model_id, info.enclave, rows, is_open=self.is_open)
+
+
+def _unload(core: Any, handle: int) -> None:
+    if core.is_open:
+        try:
+            core.unload_model(handle)
+        except EnclaveError:
+            pass  # closed by another thread between the two lines: the model went with it
+
+
+def _explain(error: SealError, sealed: bytes, where: str, own: EnclaveIdentity) -> SealError:
+    """The enclave's answer with the file's name, and for a wrong enclave both identities side by side."""
+    text = f"{where}: {error}"
+    if isinstance(error, WrongEnclaveError):
+        info = parse_header(sealed, where)
+        theirs, ours = (
+            (info.mrenclave, own.mrenclave) if info.policy == "mrenclave" else (info.mrsigner, own.mrsigner)
+        )
+        text += (
+            f" (sealed for {info.policy.upper()} {theirs}, SVN {info.isv_svn}, {info.platform}; "
+            f"this enclave: {ours}, SVN {own.isv_svn}, {own.platform})"
+        )
+    return type(error)(text)

@@ -1,0 +1,129 @@
+"""From what a caller passes to the float32 matrix the enclave takes; no copy if it is one already."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from confidential_ml.errors import InvalidInputError
+
+FloatArray = npt.NDArray[np.float32]
+
+_NUMBER_KINDS = "fiub"
+_MAX_ROWS = 1 << 31
+
+
+def as_rows(rows: Any, n_features: int, missing: float) -> FloatArray:
+    """The rows as a C-contiguous float32 matrix with NaN for missing values.
+
+    Parameters
+    ----------
+    rows
+        Anything ``numpy.asarray`` makes a real-valued matrix of, shape (rows, `n_features`). Values are rounded to
+        float32 as XGBoost does; infinities are kept, as by ``Booster.inplace_predict``.
+    missing
+        The value that means "missing" besides NaN, compared after rounding to float32.
+
+    Raises
+    ------
+    InvalidInputError
+        For another shape or dtype, and for containers whose meaning a plain array would lose (data frames, sparse
+        and masked arrays).
+    """
+    if (
+        type(rows) is np.ndarray
+        and rows.dtype == np.float32
+        and rows.ndim == 2
+        and rows.shape[1] == n_features
+        and rows.flags.c_contiguous
+        and rows.flags.aligned
+        and rows.dtype.isnative
+    ):
+        matrix = rows
+    else:
+        matrix = _convert(rows, "X")
+        if matrix.ndim != 2:
+            raise InvalidInputError(
+                f"X has {matrix.ndim} dimension{'s' if matrix.ndim != 1 else ''}, expected 2 (rows, features); "
+                "for a single row pass [row] or row.reshape(1, -1)"
+            )
+        if matrix.shape[1] != n_features:
+            raise InvalidInputError(f"X has {matrix.shape[1]} columns, the model has {n_features} features")
+    if matrix.shape[0] >= _MAX_ROWS:
+        raise InvalidInputError(f"X has {matrix.shape[0]} rows, at most {_MAX_ROWS - 1} go into one call")
+    return matrix if _is_nan(missing) else _mark_missing(matrix, missing)
+
+
+def as_base_margin(base_margin: Any, n_rows: int, n_groups: int) -> FloatArray | None:
+    """Base margins as a float32 array of `n_rows` x `n_groups` values, or None.
+
+    Raises
+    ------
+    InvalidInputError
+        Unless the shape is (rows, groups), (rows * groups,) or, with one group, (rows,).
+    """
+    if base_margin is None:
+        return None
+    margins = _convert(base_margin, "base_margin")
+    if margins.shape not in {(n_rows, n_groups), (n_rows * n_groups,)}:
+        raise InvalidInputError(
+            f"base_margin has shape {margins.shape}, expected ({n_rows}, {n_groups}) or ({n_rows * n_groups},)"
+        )
+    return margins
+
+
+def _convert(values: Any, name: str) -> FloatArray:
+    _refuse_containers(values, name)
+    try:
+        with warnings.catch_warnings():
+            # NumPy releases differ in whether ragged lists warn or fail; here both fail.
+            warnings.simplefilter("error")
+            array = np.asarray(values)
+    except (ValueError, TypeError, Warning) as error:
+        raise InvalidInputError(f"{name} cannot be made an array: {type(error).__name__}; pass a numpy array") from None
+    if array.dtype.kind == "O":
+        return _from_objects(array, name)
+    if array.dtype.kind not in _NUMBER_KINDS:
+        raise InvalidInputError(f"{name} has dtype {array.dtype}; pass real numbers (float, integer or bool)")
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        return np.require(array, dtype=np.float32, requirements=["C", "A"])
+
+
+def _from_objects(array: npt.NDArray[Any], name: str) -> FloatArray:
+    # float() would take the text "1.5" for a number; XGBoost's own conversion does too, but nobody means it.
+    if any(isinstance(value, str | bytes | complex) for value in array.flat):
+        raise InvalidInputError(f"{name} has dtype object and holds text or complex numbers; pass real numbers")
+    try:
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            return np.require(array, dtype=np.float32, requirements=["C", "A"])
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidInputError(f"{name} has dtype object and holds values that are not real numbers") from None
+
+
+def _refuse_containers(values: Any, name: str) -> None:
+    if isinstance(values, np.ma.MaskedArray):
+        raise InvalidInputError(f"{name} is a masked array; pass {name}.filled(numpy.nan)")
+    if hasattr(values, "tocsr"):
+        raise InvalidInputError(f"{name} is a sparse matrix; pass a dense one with NaN for absent values")
+    if hasattr(values, "__dataframe__") or hasattr(values, "iloc") or hasattr(values, "__arrow_c_stream__"):
+        raise InvalidInputError(
+            f"{name} is a data frame, whose column names would be ignored; "
+            f"bring the columns into the model's order and pass {name}.to_numpy()"
+        )
+
+
+def _is_nan(missing: float) -> bool:
+    try:
+        return math.isnan(missing)
+    except TypeError:
+        raise InvalidInputError(f"missing must be a number, not {type(missing).__name__}") from None
+
+
+def _mark_missing(matrix: FloatArray, missing: float) -> FloatArray:
+    with np.errstate(over="ignore", under="ignore"):
+        found = matrix == np.float32(missing)
+    return np.where(found, np.float32(np.nan), matrix) if found.any() else matrix

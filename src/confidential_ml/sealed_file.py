@@ -1,0 +1,181 @@
+"""Sealed model files as the untrusted side sees them: the header, and how a file is read and replaced."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from confidential_ml.errors import DamagedSealedModelError, SealError, UnsupportedVersionError
+
+_MAGIC = b"CMLSEAL\0"
+_VERSION = 1
+_PRELUDE = struct.Struct("<8sII32s")
+_FIELDS = struct.Struct("<HHHH32s32s32s32s32sQHH")
+_DIGESTED_PRELUDE_SIZE = 16
+_MAX_HEADER_SIZE = 4096
+_MAX_SEALED_SIZE = (128 << 20) + _MAX_HEADER_SIZE + 16
+_TAG_SIZE = 16
+
+POLICIES = {"mrenclave": 1, "mrsigner": 2}
+PLATFORMS = {1: "simulation", 2: "openenclave-simulation", 3: "openenclave"}
+_POLICY_NAMES = {number: name for name, number in POLICIES.items()}
+
+
+@dataclass(frozen=True)
+class SealedInfo:
+    """The header of a sealed model, read without an enclave and therefore **not authenticated**.
+
+    Attributes
+    ----------
+    model_id, model_digest
+        Name and SHA-256 (hexadecimal) of the model inside.
+    policy
+        ``"mrenclave"`` or ``"mrsigner"``: who may open it.
+    platform
+        ``"simulation"``, ``"openenclave-simulation"`` or ``"openenclave"``.
+    mrenclave, mrsigner, isv_prod_id, isv_svn
+        The enclave that sealed it.
+    version, size, model_size
+        Format version; bytes of the file and of the flat model.
+    """
+
+    model_id: str
+    model_digest: str
+    policy: str
+    platform: str
+    mrenclave: str
+    mrsigner: str
+    isv_prod_id: int
+    isv_svn: int
+    version: int
+    size: int
+    model_size: int
+
+
+def inspect_sealed(path: str | os.PathLike[str]) -> SealedInfo:
+    """Read the header of a sealed model; no enclave is needed.
+
+    Nothing here is authenticated: only opening the file in its enclave proves what it says.
+
+    Raises
+    ------
+    DamagedSealedModelError
+        If it is not a sealed model, or is damaged.
+    UnsupportedVersionError
+        If its format version is not 1.
+    SealError
+        If the file cannot be read.
+
+    Notes
+    -----
+    The format is docs/formats.md, section 2.
+    """
+    where = os.fspath(path)
+    return parse_header(read_sealed(path), where)
+
+
+def parse_header(sealed: bytes, where: str) -> SealedInfo:
+    """As :func:`inspect_sealed`, on bytes; `where` names them in errors."""
+    header_size = _check_prelude(sealed, where)
+    if header_size < _PRELUDE.size + _FIELDS.size:
+        raise _damaged(where)
+    (policy, platform, prod_id, svn, mrenclave, mrsigner, digest, _salt, _check, model_size, id_size, key_size) = (
+        _FIELDS.unpack_from(sealed, _PRELUDE.size)
+    )
+    id_start = _PRELUDE.size + _FIELDS.size
+    sizes_agree = header_size == id_start + id_size + key_size and len(sealed) == header_size + model_size + _TAG_SIZE
+    if not sizes_agree or policy not in _POLICY_NAMES or platform not in PLATFORMS:
+        raise _damaged(where)
+    try:
+        model_id = sealed[id_start : id_start + id_size].decode("ascii")
+    except UnicodeDecodeError:
+        raise _damaged(where) from None
+    return SealedInfo(
+        model_id=model_id,
+        model_digest=digest.hex(),
+        policy=_POLICY_NAMES[policy],
+        platform=PLATFORMS[platform],
+        mrenclave=mrenclave.hex(),
+        mrsigner=mrsigner.hex(),
+        isv_prod_id=prod_id,
+        isv_svn=svn,
+        version=_VERSION,
+        size=len(sealed),
+        model_size=model_size,
+    )
+
+
+def _check_prelude(sealed: bytes, where: str) -> int:
+    if not sealed.startswith(_MAGIC):
+        raise DamagedSealedModelError(f"{where} is not a sealed model; make one with confidential_ml.seal")
+    if len(sealed) < _PRELUDE.size:
+        raise _damaged(where)
+    _magic, version, header_size, digest = _PRELUDE.unpack_from(sealed)
+    if not _PRELUDE.size <= header_size <= min(_MAX_HEADER_SIZE, len(sealed)):
+        raise _damaged(where)
+    digested = sealed[:_DIGESTED_PRELUDE_SIZE] + sealed[_PRELUDE.size : header_size]
+    if hashlib.sha256(digested).digest() != digest:
+        raise _damaged(where)
+    if version != _VERSION:
+        raise UnsupportedVersionError(
+            f"{where} is a sealed model of format version {version}, this release reads version {_VERSION}; "
+            "open it with the release that sealed it"
+        )
+    return int(header_size)
+
+
+def _damaged(where: str) -> DamagedSealedModelError:
+    return DamagedSealedModelError(
+        f"{where} is damaged: bytes were changed, lost or added; restore the file or seal the model again"
+    )
+
+
+def read_sealed(path: str | os.PathLike[str]) -> bytes:
+    """Read a sealed model file, refusing anything over the size limit of docs/formats.md before reading it."""
+    where = os.fspath(path)
+    try:
+        with open(path, "rb") as file:
+            sealed = file.read(_MAX_SEALED_SIZE + 1)
+    except OSError as error:
+        raise SealError(f"{where} cannot be read: {error.strerror or error}; check the path") from error
+    if len(sealed) > _MAX_SEALED_SIZE:
+        raise DamagedSealedModelError(f"{where} is larger than any sealed model ({_MAX_SEALED_SIZE} bytes)")
+    return sealed
+
+
+def write_sealed(path: str | os.PathLike[str], sealed: bytes) -> None:
+    """Replace `path` atomically: after a crash it holds the old bytes or the new ones, never a mixture."""
+    target = Path(path)
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    except OSError as error:
+        raise _unwritable(target, error) from error
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(sealed)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+        _sync_directory(target.parent)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise _unwritable(target, error) from error
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _unwritable(target: Path, error: OSError) -> SealError:
+    return SealError(f"{target} cannot be written: {error.strerror or error}; check the directory and its space")
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

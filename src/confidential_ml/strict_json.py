@@ -1,0 +1,126 @@
+"""Read JSON strictly, and its decimals as float32 without rounding twice.
+
+Python's reader rounds a decimal to float64; XGBoost rounds it to float32. Rounding the float64 again gives the same
+float32 unless the float64 lies exactly halfway between two float32. So the fast reader is used first, and only if such
+a midpoint turns up is the document read again with `exact_float32=True`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from confidential_ml.errors import ModelFormatError
+
+__all__ = ["contains_float32_midpoint", "float32_from_decimal", "parse"]
+
+_SMALLEST_EXPONENT = -149  # the smallest float32 is 2**-149
+_FLOAT32_BITS = 24
+_SAFE_INTEGER_DIGITS = 15  # integers this short are float64 numbers
+
+
+def parse(data: bytes, *, exact_float32: bool = False) -> Any:
+    """Read one JSON document.
+
+    Parameters
+    ----------
+    data
+        The document in UTF-8.
+    exact_float32
+        Round each decimal straight to float32 (the numbers still come as Python floats); several times slower.
+
+    Returns
+    -------
+    object
+        dict, list, str, int, float, bool or None. `NaN` and `Infinity`, which old XGBoost wrote, become floats.
+
+    Raises
+    ------
+    ModelFormatError
+        The document is not JSON or not UTF-8, is nested too deeply, or names a key twice.
+    """
+    parse_float = float32_from_decimal if exact_float32 else None
+    parse_int = _exact_integer if exact_float32 else None
+    try:
+        return json.loads(
+            data.decode("utf-8"), object_pairs_hook=_unique, parse_float=parse_float, parse_int=parse_int
+        )
+    except UnicodeDecodeError as error:
+        problem = f"byte {error.start} is not UTF-8"
+    except json.JSONDecodeError as error:
+        problem = f"{error.msg} at character {error.pos}"
+    except RecursionError:
+        problem = "nested too deeply"
+    except ValueError:  # Python's limit on the digits of an integer
+        problem = "an integer has too many digits"
+    # Raised out here, so that no exception carries the document along as JSONDecodeError does.
+    raise ModelFormatError(f"JSON: {problem}; the file was cut short or changed")
+
+
+def contains_float32_midpoint(values: npt.NDArray[np.float64]) -> bool:
+    """Whether some value lies exactly halfway between two adjacent float32.
+
+    Parameters
+    ----------
+    values
+        Numbers; NaN and infinity are no midpoints.
+
+    Returns
+    -------
+    bool
+    """
+    bits = values.view(np.uint64)
+    if bool(np.any((bits & np.uint64(0x1FFFFFFF)) == np.uint64(0x10000000))):
+        return True
+    # Below 2**-126 float32 are 2**-149 apart. Few values are that small, and scaling by a power of two is exact.
+    small = values[np.abs(values) < 2.0**-126] * 2.0**149
+    return bool(np.any(small - np.floor(small) == 0.5))
+
+
+def float32_from_decimal(text: str) -> float:
+    """Round a decimal correctly to float32, ties to even.
+
+    Parameters
+    ----------
+    text
+        The decimal, in a form that `float` reads.
+
+    Returns
+    -------
+    float
+        A float32 number, or infinity.
+    """
+    nearest = float(text)
+    if not math.isfinite(nearest):
+        return nearest
+    exponent = max(math.frexp(nearest)[1] - _FLOAT32_BITS, _SMALLEST_EXPONENT)
+    scaled = math.ldexp(nearest, -exponent)  # in units of the float32 spacing; exact
+    below = math.floor(scaled)
+    rounded = round(scaled)  # ties to even
+    if scaled - below == 0.5:
+        # The float64 is a midpoint; the decimal need not be, and lies on the side where its difference points.
+        exact, midpoint = Decimal(text), Decimal(nearest)
+        if exact != midpoint:
+            rounded = below + 1 if exact > midpoint else below
+    result = math.copysign(math.ldexp(rounded, exponent), nearest)
+    return result if abs(result) < 2.0**128 else math.copysign(math.inf, nearest)
+
+
+def _exact_integer(text: str) -> int | float:
+    return int(text) if len(text) <= _SAFE_INTEGER_DIGITS else float32_from_decimal(text)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ModelFormatError(f"JSON: key {key[:60]!a} appears twice in one object; the file was changed")
+            seen.add(key)
+    return result
