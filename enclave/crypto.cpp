@@ -25,8 +25,10 @@ template <typename T>
 using Owned = std::unique_ptr<T, Free>;
 
 OSSL_PARAM octets(const char* name, ByteView value) {
+  static uint8_t nothing;  // an empty value still needs an address
   // OSSL_PARAM is shared with getters and so not const; HKDF only reads.
-  return OSSL_PARAM_construct_octet_string(name, const_cast<uint8_t*>(value.data), value.size);
+  return OSSL_PARAM_construct_octet_string(name, value.size == 0 ? &nothing : const_cast<uint8_t*>(value.data),
+                                           value.size);
 }
 
 // EVP takes lengths as int.

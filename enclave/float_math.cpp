@@ -80,7 +80,7 @@ std::uint32_t negative(std::uint32_t bits) noexcept { return value_barrier(0 - (
 
 // table[index % 2^Bits] by halving: every entry is used whatever the index.
 template <std::size_t Bits>
-std::uint64_t look_up(const double* table, std::uint64_t index) noexcept {
+[[gnu::always_inline]] inline std::uint64_t look_up(const double* table, std::uint64_t index) noexcept {
   if constexpr (Bits == 0) {
     return bits_of(*table);
   } else {

@@ -16,12 +16,19 @@ namespace {
 
 using FloatMatrix = py::array_t<float, py::array::c_style>;
 
+// Models and rows arrive as plain objects and are checked here: pybind11's own error for a wrong type prints the
+// arguments, and errors never show contents.
+
 // A view of bytes for a call that runs without the GIL; the caller's reference keeps them alive.
-ByteView view(const py::bytes& bytes) {
-  char* data = nullptr;
-  Py_ssize_t size = 0;
-  if (PyBytes_AsStringAndSize(bytes.ptr(), &data, &size) != 0) throw py::error_already_set();
-  return {reinterpret_cast<const uint8_t*>(data), static_cast<size_t>(size)};
+ByteView view(const py::object& bytes) {
+  if (!PyBytes_Check(bytes.ptr())) throw py::type_error("expected bytes");
+  return {reinterpret_cast<const uint8_t*>(PyBytes_AS_STRING(bytes.ptr())),
+          static_cast<size_t>(PyBytes_GET_SIZE(bytes.ptr()))};
+}
+
+FloatMatrix matrix(const py::object& array) {
+  if (!py::isinstance<FloatMatrix>(array)) throw py::type_error("expected a C-contiguous float32 array");
+  return py::reinterpret_borrow<FloatMatrix>(array);
 }
 
 template <typename Body>
@@ -37,12 +44,12 @@ void raise(const EnclaveException& error) {
   PyErr_SetObject(type.ptr(), exception.ptr());
 }
 
-py::bytes seal_model(Enclave& enclave, const py::bytes& model, const std::string& model_id, uint32_t policy) {
+py::bytes seal_model(Enclave& enclave, const py::object& model, const std::string& model_id, uint32_t policy) {
   const ByteView bytes = view(model);
   return py::bytes(without_gil([&] { return enclave.seal_model(bytes, model_id, policy); }));
 }
 
-uint64_t load_model(Enclave& enclave, const py::bytes& sealed) {
+uint64_t load_model(Enclave& enclave, const py::object& sealed) {
   const ByteView bytes = view(sealed);
   return without_gil([&] { return enclave.load_model(bytes); });
 }
@@ -78,9 +85,12 @@ py::dict describe_model(Enclave& enclave, uint64_t handle) {
   return result;
 }
 
-py::array_t<float> predict(Enclave& enclave, uint64_t handle, const FloatMatrix& rows, size_t group_count,
+py::array_t<float> predict(Enclave& enclave, uint64_t handle, const py::object& rows_object, size_t group_count,
                            size_t columns, bool output_margin, uint32_t round_begin, uint32_t round_end,
-                           const std::optional<FloatMatrix>& base_margin) {
+                           const py::object& base_margin_object) {
+  const FloatMatrix rows = matrix(rows_object);
+  std::optional<FloatMatrix> base_margin;
+  if (!base_margin_object.is_none()) base_margin = matrix(base_margin_object);
   if (rows.ndim() != 2) throw py::value_error("rows must be a matrix");
   const auto row_count = static_cast<size_t>(rows.shape(0));
   if (base_margin && static_cast<size_t>(base_margin->size()) != row_count * group_count) {
@@ -120,7 +130,7 @@ PYBIND11_MODULE(_core, module) {
     }
   });
   py::class_<Enclave>(module, "Enclave")
-      .def(py::init([](const std::string& image, const py::bytes& platform_input) {
+      .def(py::init([](const std::string& image, const py::object& platform_input) {
              const ByteView input = view(platform_input);
              return without_gil([&] { return std::make_unique<Enclave>(image, input); });
            }),
@@ -130,9 +140,9 @@ PYBIND11_MODULE(_core, module) {
       .def("load_model", &load_model, py::arg("sealed"))
       .def("unload_model", &Enclave::unload_model, py::arg("handle"), py::call_guard<py::gil_scoped_release>())
       .def("describe_model", &describe_model, py::arg("handle"))
-      .def("predict", &predict, py::arg("handle"), py::arg("rows").noconvert(), py::arg("group_count"),
+      .def("predict", &predict, py::arg("handle"), py::arg("rows"), py::arg("group_count"),
            py::arg("columns"), py::arg("output_margin"), py::arg("round_begin"), py::arg("round_end"),
-           py::arg("base_margin").noconvert())
+           py::arg("base_margin"))
       .def("close", &Enclave::close, py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("is_open", &Enclave::is_open);
 }

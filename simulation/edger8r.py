@@ -387,7 +387,9 @@ def set_pointers(function: Function, direction: str) -> str:
 
 def trusted_function(function: Function) -> str:
     call = f"{function.name}({', '.join(f'_args.{parameter.name}' for parameter in function.parameters)})"
+    output = ""
     if function.result != "void":
+        output = f"    {function.name}_args_t* _output = ({function.name}_args_t*)(void*)output_buffer;\n"
         call = f"_output->oe_retval = {call}"
     return f"""static void ecall_{function.name}(
     const uint8_t* input_buffer,
@@ -398,8 +400,7 @@ def trusted_function(function: Function) -> str:
 {{
     oe_result_t _result = OE_FAILURE;
     {function.name}_args_t _args;
-    {function.name}_args_t* _output = ({function.name}_args_t*)(void*)output_buffer;
-    size_t _input_offset = 0;
+{output}    size_t _input_offset = 0;
     size_t _output_offset = 0;
 
 {checked("oe_take_size(&_input_offset, sizeof(_args), input_buffer_size)")}\
@@ -412,8 +413,8 @@ def trusted_function(function: Function) -> str:
     _result = OE_OK;
 
 done:
-    if (output_buffer_size >= sizeof(*_output))
-        _output->call.result = _result;
+    /* enclave_runtime.cpp hands over no output buffer that is too small for this. */
+    ((oe_call_function_return_args_t*)(void*)output_buffer)->result = _result;
 }}
 
 """

@@ -6,18 +6,37 @@ Shares no code with the package. Refuses with `ValueError` everything the enclav
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 GBTREE, DART, GBLINEAR = 1, 2, 3
 
-OBJECTIVES = (
-    "reg:squarederror reg:squaredlogerror reg:pseudohubererror reg:absoluteerror reg:logistic binary:logistic "
-    "binary:logitraw count:poisson reg:gamma reg:tweedie survival:cox survival:aft binary:hinge multi:softprob "
-    "multi:softmax reg:quantileerror reg:expectileerror rank:pairwise rank:ndcg rank:map"
-).split()
+OBJECTIVES = [
+    "reg:squarederror",
+    "reg:squaredlogerror",
+    "reg:pseudohubererror",
+    "reg:absoluteerror",
+    "reg:logistic",
+    "binary:logistic",
+    "binary:logitraw",
+    "count:poisson",
+    "reg:gamma",
+    "reg:tweedie",
+    "survival:cox",
+    "survival:aft",
+    "binary:hinge",
+    "multi:softprob",
+    "multi:softmax",
+    "reg:quantileerror",
+    "reg:expectileerror",
+    "rank:pairwise",
+    "rank:ndcg",
+    "rank:map",
+]
 
 _HEADER = struct.Struct("<8sIIIIIIIIIIIIQ")
 
@@ -58,7 +77,7 @@ class _Sections:
     def __init__(self, data: bytes) -> None:
         self.data, self.position = data, _HEADER.size
 
-    def take(self, dtype: str, count: int) -> npt.NDArray[np.generic]:
+    def take(self, dtype: str, count: int) -> npt.NDArray[Any]:
         end = self.position + 4 * count
         _require(end <= len(self.data), "sections beyond the end")
         array = np.frombuffer(self.data, dtype, count, self.position)
@@ -85,7 +104,7 @@ def read(data: bytes) -> FlatModel:
     _check_base_score(OBJECTIVES[objective - 1], base_score)
     trees: list[Tree] = []
     round_begin: list[int] = []
-    weights = np.zeros(0, np.float32)
+    weights: npt.NDArray[np.float32] = np.zeros((0, n_groups), np.float32)
     if booster == GBLINEAR:
         _require(leaf_size == n_trees == n_nodes == n_leaf_values == n_categorical == n_words == 0, "linear counts")
         weights = sections.take("<f4", (n_features + 1) * n_groups).reshape(-1, n_groups)
@@ -100,7 +119,7 @@ def read(data: bytes) -> FlatModel:
     )
 
 
-def _check_base_score(objective: str, base_score: npt.NDArray[np.generic]) -> None:
+def _check_base_score(objective: str, base_score: npt.NDArray[Any]) -> None:
     if objective in ("reg:logistic", "binary:logistic"):
         _require(((base_score >= 0) & (base_score <= 1)).all(), "base_score of logistic")
     if objective in ("count:poisson", "reg:gamma", "reg:tweedie", "survival:cox", "survival:aft"):
@@ -129,7 +148,7 @@ def _read_trees(
     category_words = sections.take("<u4", n_words)
     _require(sum(sizes) == n_nodes, "sum of tree sizes")
     _require(booster == DART or (tree_weights == 1).all(), "gbtree with weights")
-    vectors = iter(leaf_values.reshape(-1, leaf_size)) if leaf_size > 1 else iter(())
+    vectors = iter(leaf_values.reshape(-1, leaf_size) if leaf_size > 1 else leaf_values)
     sets = _read_sets(set_sizes, category_words)
     trees, begin = [], 0
     for size, group, weight in zip(sizes, groups, tree_weights, strict=True):
@@ -143,7 +162,14 @@ def _read_trees(
     return trees
 
 
-def _read_sets(set_sizes, category_words):
+def _next(iterator: Iterator[npt.NDArray[Any]], what: str) -> npt.NDArray[Any]:
+    array = next(iterator, None)
+    if array is None:
+        raise ValueError(what)
+    return array
+
+
+def _read_sets(set_sizes: list[int], category_words: npt.NDArray[Any]) -> Iterator[npt.NDArray[np.bool_]]:
     begin = 0
     for size in set_sizes:
         _require(1 <= size <= 2**19 and begin + size <= len(category_words), "words of a set")
@@ -154,20 +180,28 @@ def _read_sets(set_sizes, category_words):
     _require(begin == len(category_words), "sum of the words of sets")
 
 
-def _read_tree(words, values, n_features, leaf_size, vectors, sets) -> Tree:
+def _read_tree(
+    words: list[int],
+    values: npt.NDArray[Any],
+    n_features: int,
+    leaf_size: int,
+    vectors: Iterator[npt.NDArray[Any]],
+    sets: Iterator[npt.NDArray[np.bool_]],
+) -> Tree:
     size = len(words)
     _require(size % 2 == 1, "even number of nodes")
     left = np.full(size, -1)
     depth = np.zeros(size, np.int64)
-    category_sets, leaf_vectors = {}, {}
+    category_sets: dict[int, npt.NDArray[np.bool_]] = {}
+    leaf_vectors: dict[int, npt.NDArray[np.float32]] = {}
     internal = 0
     for node, word in enumerate(words):
         is_zero = values[node].tobytes() == bytes(4)
         if word >> 31:
             _require(word == 1 << 31, "other bits set in a leaf")
             if leaf_size > 1:
-                leaf_vectors[node] = next(vectors, None)
-                _require(leaf_vectors[node] is not None and is_zero, "leaf vector")
+                _require(is_zero, "value of a vector leaf")
+                leaf_vectors[node] = _next(vectors, "a leaf has no vector")
             continue
         child = 2 * internal + 1
         _require(node < child and child + 1 < size, "not a breadth-first tree")
@@ -176,8 +210,8 @@ def _read_tree(words, values, n_features, leaf_size, vectors, sets) -> Tree:
         internal += 1
         _require(word & (2**29 - 1) < n_features, "feature")
         if word >> 30 & 1:
-            category_sets[node] = next(sets, None)
-            _require(category_sets[node] is not None and is_zero, "category set")
+            _require(is_zero, "value of a categorical split")
+            category_sets[node] = _next(sets, "a categorical split has no set")
     _require(size == 2 * internal + 1, "nodes left over")
     _require(depth.max() <= 4096, "depth")
     bits = np.array(words, np.int64)

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
 from flat_reader import GBLINEAR, FlatModel, Tree
 
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[Any]  # float32, all of them
 
 _libm = ctypes.CDLL(ctypes.util.find_library("m") or "libm.so.6")
 F = np.float32
 EPSILON = F(1e-6)
 
 
-def _elementwise(name: str):
+def _elementwise(name: str) -> Callable[[Floats], Floats]:
     function = getattr(_libm, name)
     function.argtypes, function.restype = [ctypes.c_float], ctypes.c_float
 
@@ -60,7 +61,7 @@ def transform(objective: str, margin: Floats) -> Floats:
     if objective in LOG_LINK:
         return expf(margin)
     if objective == "binary:hinge":
-        return (margin > 0).astype(F)
+        return np.where(margin > 0, F(1), F(0))
     if objective == "multi:softmax":
         return np.argmax(margin, axis=1).astype(F)[:, None]
     if objective == "multi:softprob":

@@ -12,6 +12,7 @@ _STYLE = (
 )
 _BANNER = "padding:.45em .9em;font-weight:600;color:#fff;background:"
 _RED, _AMBER, _GREEN = "#b42318", "#8a5300", "#1a7f37"
+_SIMULATIONS = {"simulation": "SIMULATION", "openenclave-simulation": "SIMULATION (Open Enclave runtime)"}
 _NAME_STYLE = "padding:.15em .9em;color:#57606a;white-space:nowrap;text-align:left;vertical-align:top"
 _VALUE_STYLE = "padding:.15em .9em .15em 0;text-align:left;word-break:break-all"
 
@@ -41,13 +42,13 @@ def short(digest: str) -> str:
 def platform_label(identity: Identity) -> str:
     """The platform in one or two words, loud where it protects nothing."""
     if identity.platform != "openenclave":
-        return f"SIMULATION ({identity.platform})"
+        return _SIMULATIONS[identity.platform]
     return "DEBUG enclave" if identity.debug else "SGX enclave"
 
 
 def _banner(identity: Identity) -> tuple[str, str]:
     if identity.platform != "openenclave":
-        return _RED, f"SIMULATION ({identity.platform}): protects nothing"
+        return _RED, f"{_SIMULATIONS[identity.platform]}: protects nothing"
     if identity.debug:
         return _AMBER, "DEBUG enclave: its memory can be read"
     return _GREEN, "SGX enclave"

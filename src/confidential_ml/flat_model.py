@@ -264,8 +264,8 @@ def pack_forest(objective: int, base_score: _Floats, n_features: int, forest: Fo
         len(set_words),
         len(category_words),
     ]
-    sections = [base_score, forest.round_begin, tree_sizes, forest.group, weight]
-    return _assemble(counts, [*sections, words, values, vectors, set_words, category_words])
+    trees: list[npt.NDArray[Any]] = [forest.round_begin, tree_sizes, forest.group, weight]
+    return _assemble(counts, [base_score, *trees, words, values, vectors, set_words, category_words])
 
 
 def _assemble(counts: list[int], sections: list[npt.NDArray[Any]]) -> bytes:
@@ -339,7 +339,8 @@ def _check_nodes(forest: Forest, order: _Integers, n_features: int) -> None:
     numeric = internal & ~forest.categorical
     out_of_range = (forest.feature < 0) | (forest.feature >= n_features)
     forest.refuse(internal & out_of_range, f"splits on a feature that is not below num_feature ({n_features})")
-    forest.refuse(internal & (forest.default_left > 1), "default_left is neither 0 nor 1")
+    not_a_flag = (forest.default_left < 0) | (forest.default_left > 1)
+    forest.refuse(internal & not_a_flag, "default_left is neither 0 nor 1")
     not_finite = ~np.isfinite(forest.value)
     forest.refuse(numeric & not_finite, "the threshold (split_conditions) is not a finite float32")
     if forest.leaf_vectors is None:

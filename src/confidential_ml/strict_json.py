@@ -47,9 +47,7 @@ def parse(data: bytes, *, exact_float32: bool = False) -> Any:
     parse_float = float32_from_decimal if exact_float32 else None
     parse_int = _exact_integer if exact_float32 else None
     try:
-        return json.loads(
-            data.decode("utf-8"), object_pairs_hook=_unique, parse_float=parse_float, parse_int=parse_int
-        )
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_float=parse_float, parse_int=parse_int)
     except UnicodeDecodeError as error:
         problem = f"byte {error.start} is not UTF-8"
     except json.JSONDecodeError as error:

@@ -18,7 +18,7 @@ __all__ = ["MAX_DEPTH", "parse"]
 MAX_DEPTH = 32
 """Nested objects and arrays; XGBoost's own models need nine."""
 
-_TYPED_ARRAYS = {
+_TYPED_ARRAYS: dict[int, np.dtype[Any]] = {
     ord("i"): np.dtype(">i1"),
     ord("U"): np.dtype(">u1"),
     ord("I"): np.dtype(">i2"),
@@ -165,7 +165,7 @@ class _Reader:
         if count_marker != b"#" or length_marker != b"L" or count < 0:
             raise self._error("an array with a type must have a count")
         begin = self._advance(count * dtype.itemsize)
-        elements = np.frombuffer(self._data, dtype, count, begin)
+        elements: np.ndarray[Any, Any] = np.frombuffer(self._data, dtype, count, begin)
         return elements.astype(_NATIVE[dtype], copy=False)
 
     def _peek(self) -> int:
