@@ -1,5 +1,5 @@
-// Bounds-checked reading and writing of little-endian fields. A failed step makes all later ones fail too, so a
-// caller checks once at the end and never sees a field that was not there.
+// Bounds-checked reading and writing of little-endian fields. A failed step makes all later ones fail too, so
+// a caller checks once at the end and never sees a field that was not there.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +8,8 @@
 
 namespace confidential_ml {
 
-static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the formats are little-endian and copied as they are");
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+              "the formats are little-endian and copied as they are");
 
 class Reader {
  public:

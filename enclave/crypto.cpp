@@ -27,8 +27,8 @@ using Owned = std::unique_ptr<T, Free>;
 OSSL_PARAM octets(const char* name, ByteView value) {
   static uint8_t nothing;  // an empty value still needs an address
   // OSSL_PARAM is shared with getters and so not const; HKDF only reads.
-  return OSSL_PARAM_construct_octet_string(name, value.size == 0 ? &nothing : const_cast<uint8_t*>(value.data),
-                                           value.size);
+  return OSSL_PARAM_construct_octet_string(
+      name, value.size == 0 ? &nothing : const_cast<uint8_t*>(value.data), value.size);
 }
 
 // EVP takes lengths as int.
@@ -44,7 +44,8 @@ Status sha256(std::initializer_list<ByteView> parts, uint8_t digest[kSha256Size]
     if (EVP_DigestUpdate(context.get(), part.data, part.size) != 1) return Status::kCryptoFailed;
   }
   unsigned size = 0;
-  if (EVP_DigestFinal_ex(context.get(), digest, &size) != 1 || size != kSha256Size) return Status::kCryptoFailed;
+  if (EVP_DigestFinal_ex(context.get(), digest, &size) != 1 || size != kSha256Size)
+    return Status::kCryptoFailed;
   return Status::kOk;
 }
 
@@ -60,34 +61,37 @@ Status hkdf_sha256(ByteView key, ByteView salt, ByteView info, uint8_t* output, 
       octets(OSSL_KDF_PARAM_INFO, info),
       OSSL_PARAM_construct_end(),
   };
-  return EVP_KDF_derive(context.get(), output, output_size, parameters) == 1 ? Status::kOk : Status::kCryptoFailed;
+  return EVP_KDF_derive(context.get(), output, output_size, parameters) == 1 ? Status::kOk
+                                                                             : Status::kCryptoFailed;
 }
 
 Status aes256_gcm_encrypt(const GcmKey& key, ByteView aad, ByteView plaintext, uint8_t* ciphertext,
                           uint8_t tag[kGcmTagSize]) {
   Owned<EVP_CIPHER_CTX> context(EVP_CIPHER_CTX_new());
   int size = 0;
-  const bool done = context && fits_int(aad) && fits_int(plaintext) &&
-                    EVP_EncryptInit_ex(context.get(), EVP_aes_256_gcm(), nullptr, key.key, key.nonce) == 1 &&
-                    EVP_EncryptUpdate(context.get(), nullptr, &size, aad.data, as_int(aad)) == 1 &&
-                    EVP_EncryptUpdate(context.get(), ciphertext, &size, plaintext.data, as_int(plaintext)) == 1 &&
-                    EVP_EncryptFinal_ex(context.get(), ciphertext + size, &size) == 1 &&
-                    EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_AEAD_GET_TAG, kGcmTagSize, tag) == 1;
+  const bool done =
+      context && fits_int(aad) && fits_int(plaintext) &&
+      EVP_EncryptInit_ex(context.get(), EVP_aes_256_gcm(), nullptr, key.key, key.nonce) == 1 &&
+      EVP_EncryptUpdate(context.get(), nullptr, &size, aad.data, as_int(aad)) == 1 &&
+      EVP_EncryptUpdate(context.get(), ciphertext, &size, plaintext.data, as_int(plaintext)) == 1 &&
+      EVP_EncryptFinal_ex(context.get(), ciphertext + size, &size) == 1 &&
+      EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_AEAD_GET_TAG, kGcmTagSize, tag) == 1;
   return done ? Status::kOk : Status::kCryptoFailed;
 }
 
-Status aes256_gcm_decrypt(const GcmKey& key, ByteView aad, ByteView ciphertext, const uint8_t tag[kGcmTagSize],
-                          uint8_t* plaintext, bool* authentic) {
+Status aes256_gcm_decrypt(const GcmKey& key, ByteView aad, ByteView ciphertext,
+                          const uint8_t tag[kGcmTagSize], uint8_t* plaintext, bool* authentic) {
   *authentic = false;
   Owned<EVP_CIPHER_CTX> context(EVP_CIPHER_CTX_new());
   uint8_t expected_tag[kGcmTagSize];  // EVP_CIPHER_CTX_ctrl takes no const pointer
   std::memcpy(expected_tag, tag, kGcmTagSize);
   int size = 0;
-  const bool done = context && fits_int(aad) && fits_int(ciphertext) &&
-                    EVP_DecryptInit_ex(context.get(), EVP_aes_256_gcm(), nullptr, key.key, key.nonce) == 1 &&
-                    EVP_DecryptUpdate(context.get(), nullptr, &size, aad.data, as_int(aad)) == 1 &&
-                    EVP_DecryptUpdate(context.get(), plaintext, &size, ciphertext.data, as_int(ciphertext)) == 1 &&
-                    EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_AEAD_SET_TAG, kGcmTagSize, expected_tag) == 1;
+  const bool done =
+      context && fits_int(aad) && fits_int(ciphertext) &&
+      EVP_DecryptInit_ex(context.get(), EVP_aes_256_gcm(), nullptr, key.key, key.nonce) == 1 &&
+      EVP_DecryptUpdate(context.get(), nullptr, &size, aad.data, as_int(aad)) == 1 &&
+      EVP_DecryptUpdate(context.get(), plaintext, &size, ciphertext.data, as_int(ciphertext)) == 1 &&
+      EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_AEAD_SET_TAG, kGcmTagSize, expected_tag) == 1;
   if (!done) {
     wipe(plaintext, ciphertext.size);
     return Status::kCryptoFailed;
@@ -106,9 +110,9 @@ namespace {
 // FIPS 180-4 example "abc".
 bool sha256_known_answer() {
   static const uint8_t kMessage[] = {'a', 'b', 'c'};
-  static const uint8_t kDigest[kSha256Size] = {0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea, 0x41, 0x41, 0x40,
-                                               0xde, 0x5d, 0xae, 0x22, 0x23, 0xb0, 0x03, 0x61, 0xa3, 0x96, 0x17,
-                                               0x7a, 0x9c, 0xb4, 0x10, 0xff, 0x61, 0xf2, 0x00, 0x15, 0xad};
+  static const uint8_t kDigest[kSha256Size] = {
+      0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea, 0x41, 0x41, 0x40, 0xde, 0x5d, 0xae, 0x22, 0x23,
+      0xb0, 0x03, 0x61, 0xa3, 0x96, 0x17, 0x7a, 0x9c, 0xb4, 0x10, 0xff, 0x61, 0xf2, 0x00, 0x15, 0xad};
   uint8_t digest[kSha256Size];
   return sha256({{kMessage, 1}, {kMessage + 1, 2}}, digest) == Status::kOk &&
          std::memcmp(digest, kDigest, sizeof kDigest) == 0;
@@ -125,13 +129,13 @@ bool hkdf_known_answer() {
                                       0x5a, 0x4c, 0x5d, 0xb0, 0x2d, 0x56, 0xec, 0xc4, 0xc5, 0xbf, 0x34,
                                       0x00, 0x72, 0x08, 0xd5, 0xb8, 0x87, 0x18, 0x58, 0x65};
   uint8_t output[sizeof kOutput];
-  return hkdf_sha256({kKey, sizeof kKey}, {kSalt, sizeof kSalt}, {kInfo, sizeof kInfo}, output, sizeof output) ==
-             Status::kOk &&
+  return hkdf_sha256({kKey, sizeof kKey}, {kSalt, sizeof kSalt}, {kInfo, sizeof kInfo}, output,
+                     sizeof output) == Status::kOk &&
          std::memcmp(output, kOutput, sizeof kOutput) == 0;
 }
 
-// Test case 14 of the GCM specification (McGrew, Viega): zero key, nonce and 16-byte plaintext. A tag with one bit
-// flipped must not open.
+// Test case 14 of the GCM specification (McGrew, Viega): zero key, nonce and 16-byte plaintext. A tag with
+// one bit flipped must not open.
 bool gcm_known_answer() {
   static const uint8_t kZero[kAesKeySize] = {};
   static const uint8_t kCiphertext[16] = {0xce, 0xa7, 0x40, 0x3d, 0x4d, 0x60, 0x6b, 0x6e,
@@ -146,13 +150,15 @@ bool gcm_known_answer() {
   if (aes256_gcm_decrypt(key, {kZero, 0}, {text, 16}, tag, opened, &authentic) != Status::kOk) return false;
   if (!authentic || std::memcmp(opened, kZero, 16) != 0) return false;
   tag[0] ^= 1;
-  return aes256_gcm_decrypt(key, {kZero, 0}, {text, 16}, tag, opened, &authentic) == Status::kOk && !authentic;
+  return aes256_gcm_decrypt(key, {kZero, 0}, {text, 16}, tag, opened, &authentic) == Status::kOk &&
+         !authentic;
 }
 
 }  // namespace
 
 Status crypto_self_test() {
-  return sha256_known_answer() && hkdf_known_answer() && gcm_known_answer() ? Status::kOk : Status::kCryptoFailed;
+  return sha256_known_answer() && hkdf_known_answer() && gcm_known_answer() ? Status::kOk
+                                                                            : Status::kCryptoFailed;
 }
 
 }  // namespace confidential_ml

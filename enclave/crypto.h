@@ -23,7 +23,8 @@ struct ByteView {
 [[nodiscard]] Status sha256(std::initializer_list<ByteView> parts, uint8_t digest[kSha256Size]);
 
 // HKDF-SHA256, extract and expand (RFC 5869).
-[[nodiscard]] Status hkdf_sha256(ByteView key, ByteView salt, ByteView info, uint8_t* output, size_t output_size);
+[[nodiscard]] Status hkdf_sha256(ByteView key, ByteView salt, ByteView info, uint8_t* output,
+                                 size_t output_size);
 
 struct GcmKey {
   const uint8_t* key;    // kAesKeySize bytes
@@ -31,8 +32,8 @@ struct GcmKey {
 };
 
 // AES-256-GCM (NIST SP 800-38D); `ciphertext` has the size of the plaintext.
-[[nodiscard]] Status aes256_gcm_encrypt(const GcmKey& key, ByteView aad, ByteView plaintext, uint8_t* ciphertext,
-                                        uint8_t tag[kGcmTagSize]);
+[[nodiscard]] Status aes256_gcm_encrypt(const GcmKey& key, ByteView aad, ByteView plaintext,
+                                        uint8_t* ciphertext, uint8_t tag[kGcmTagSize]);
 
 // kOk with *authentic = false when the tag does not fit; `plaintext` is wiped then.
 [[nodiscard]] Status aes256_gcm_decrypt(const GcmKey& key, ByteView aad, ByteView ciphertext,
@@ -41,8 +42,8 @@ struct GcmKey {
 // Compares without an early exit.
 [[nodiscard]] bool equal_in_constant_time(const uint8_t* a, const uint8_t* b, size_t size);
 
-// Known answers of every function above: a build with a broken libcrypto must not seal anything. Also takes the
-// 4-20 ms of libcrypto's first use out of the first request.
+// Known answers of every function above: a build with a broken libcrypto must not seal anything. Also takes
+// the 4-20 ms of libcrypto's first use out of the first request.
 [[nodiscard]] Status crypto_self_test();
 
 }  // namespace confidential_ml

@@ -1,5 +1,5 @@
-// The ecalls of edl/confidential_ml.edl. Each checks sizes and handle, delegates and answers with a status; nothing
-// that is thrown inside leaves the enclave.
+// The ecalls of edl/confidential_ml.edl. Each checks sizes and handle, delegates and answers with a status;
+// nothing that is thrown inside leaves the enclave.
 #include <atomic>
 #include <cstring>
 #include <memory>
@@ -46,7 +46,8 @@ uint32_t guarded(Body body) noexcept {
 // As guarded(), for every ecall but enclave_start.
 template <typename Body>
 uint32_t answer(Body body) noexcept {
-  if (phase.load(std::memory_order_acquire) != Phase::kStarted) return static_cast<uint32_t>(Status::kNotStarted);
+  if (phase.load(std::memory_order_acquire) != Phase::kStarted)
+    return static_cast<uint32_t>(Status::kNotStarted);
   return guarded(body);
 }
 
@@ -143,7 +144,8 @@ Status check_request(const Model& model, PredictRequest* request) {
   if (request->predictions_size != matrix_size(request->row_count, columns)) return Status::kInvalidArgument;
   if (model.booster == Booster::kGblinear) return Status::kOk;
   if (request->rounds.end == 0) request->rounds.end = model.round_count;
-  const bool in_range = request->rounds.begin <= request->rounds.end && request->rounds.end <= model.round_count;
+  const bool in_range =
+      request->rounds.begin <= request->rounds.end && request->rounds.end <= model.round_count;
   return in_range ? Status::kOk : Status::kRoundsOutOfRange;
 }
 
@@ -183,8 +185,9 @@ uint32_t enclave_identity(uint8_t* identity, size_t identity_size) {
   });
 }
 
-uint32_t enclave_seal_model(const uint8_t* model, size_t model_size, const uint8_t* model_id, size_t model_id_size,
-                            uint32_t policy, uint8_t* sealed, size_t sealed_capacity, uint8_t* sealed_size) {
+uint32_t enclave_seal_model(const uint8_t* model, size_t model_size, const uint8_t* model_id,
+                            size_t model_id_size, uint32_t policy, uint8_t* sealed, size_t sealed_capacity,
+                            uint8_t* sealed_size) {
   return answer([&] {
     if (model == nullptr || model_id == nullptr || sealed == nullptr || sealed_size == nullptr ||
         sealed_capacity > kMaxSealedModelSize) {
@@ -239,7 +242,14 @@ uint32_t enclave_predict(uint64_t handle, uint32_t output_margin, uint32_t round
     }
     const auto loaded = registry().find(handle);
     if (loaded == nullptr) return Status::kUnknownModel;
-    return predict(*loaded, {output_margin == 1, {round_begin, round_end}, row_count, rows, rows_size, base_margin,
-                             base_margin_size, predictions, predictions_size});
+    return predict(*loaded, {output_margin == 1,
+                             {round_begin, round_end},
+                             row_count,
+                             rows,
+                             rows_size,
+                             base_margin,
+                             base_margin_size,
+                             predictions,
+                             predictions_size});
   });
 }

@@ -1,7 +1,7 @@
 // Plain walking engine. Its branches and addresses depend on the rows: see docs/threat-model.md.
 //
-// The order of float32 operations is XGBoost's: trees in file order, per tree one multiply and one add. This file is
-// compiled with -ffp-contract=off; a fused multiply-add would change the last bit.
+// The order of float32 operations is XGBoost's: trees in file order, per tree one multiply and one add. This
+// file is compiled with -ffp-contract=off; a fused multiply-add would change the last bit.
 #include "enclave/forest.h"
 
 namespace confidential_ml {

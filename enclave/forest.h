@@ -21,8 +21,8 @@ class Forest {
 
   const Model& model() const { return model_; }
 
-  // margins[row_count x group_count] of rows[row_count x feature_count]; NaN is a missing value. `base_margin` is
-  // nullptr or row_count x group_count. For gblinear the range is without effect.
+  // margins[row_count x group_count] of rows[row_count x feature_count]; NaN is a missing value.
+  // `base_margin` is nullptr or row_count x group_count. For gblinear the range is without effect.
   void predict_margins(RoundRange rounds, const float* rows, size_t row_count, const float* base_margin,
                        float* margins) const;
 

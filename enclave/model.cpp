@@ -23,10 +23,10 @@ struct Header {
   do {                                 \
     if (!(condition)) return (status); \
   } while (false)
-#define CML_TRY(step)                            \
-  do {                                           \
-    const Status status_ = (step);               \
-    if (status_ != Status::kOk) return status_;  \
+#define CML_TRY(step)                           \
+  do {                                          \
+    const Status status_ = (step);              \
+    if (status_ != Status::kOk) return status_; \
   } while (false)
 
 Status read_header(Reader& reader, Header* header) {
@@ -37,9 +37,9 @@ Status read_header(Reader& reader, Header* header) {
   CML_REQUIRE(!reader.failed(), Status::kModelSizeWrong);
   CML_REQUIRE(version == kVersion, Status::kModelVersionUnsupported);
   for (uint32_t* field :
-       {&header->booster, &header->objective, &header->leaf_size, &header->feature_count, &header->group_count,
-        &header->round_count, &header->tree_count, &header->node_count, &header->leaf_value_count,
-        &header->categorical_count, &header->category_word_count}) {
+       {&header->booster, &header->objective, &header->leaf_size, &header->feature_count,
+        &header->group_count, &header->round_count, &header->tree_count, &header->node_count,
+        &header->leaf_value_count, &header->categorical_count, &header->category_word_count}) {
     *field = reader.read<uint32_t>();
   }
   header->total_size = reader.read<uint64_t>();
@@ -62,7 +62,8 @@ Status check_limits(const Header& h) {
     CML_REQUIRE(h.leaf_value_count == 0, Status::kModelLeafSizeWrong);
     CML_REQUIRE(h.categorical_count == 0 && h.category_word_count == 0, Status::kModelCategoriesWrong);
   } else {
-    CML_REQUIRE(h.leaf_size == 1 || (h.leaf_size > 1 && h.leaf_size == h.group_count), Status::kModelLeafSizeWrong);
+    CML_REQUIRE(h.leaf_size == 1 || (h.leaf_size > 1 && h.leaf_size == h.group_count),
+                Status::kModelLeafSizeWrong);
     CML_REQUIRE(h.node_count >= h.tree_count, Status::kModelTreeWrong);
   }
   return Status::kOk;
@@ -70,9 +71,9 @@ Status check_limits(const Header& h) {
 
 uint64_t expected_size(const Header& h) {
   const uint64_t words = is_linear(h) ? (uint64_t{h.feature_count} + 2) * h.group_count
-                                      : uint64_t{h.group_count} + h.round_count + 1 + uint64_t{h.tree_count} * 3 +
-                                            uint64_t{h.node_count} * 2 + h.leaf_value_count + h.categorical_count +
-                                            h.category_word_count;
+                                      : uint64_t{h.group_count} + h.round_count + 1 +
+                                            uint64_t{h.tree_count} * 3 + uint64_t{h.node_count} * 2 +
+                                            h.leaf_value_count + h.categorical_count + h.category_word_count;
   return kHeaderSize + words * 4;
 }
 
@@ -120,7 +121,8 @@ Status read_trees(Reader& reader, const Header& h, SecretVector<uint32_t>* tree_
   model->trees.resize(h.tree_count);
   for (size_t t = 0; t < h.tree_count; ++t) {
     CML_REQUIRE((*tree_sizes)[t] % 2 == 1 && groups[t] < group_bound, Status::kModelTreeWrong);
-    CML_REQUIRE(h.booster == static_cast<uint32_t>(Booster::kDart) || weights[t] == 1.0f, Status::kModelTreeWrong);
+    CML_REQUIRE(h.booster == static_cast<uint32_t>(Booster::kDart) || weights[t] == 1.0f,
+                Status::kModelTreeWrong);
     model->trees[t] = {static_cast<uint32_t>(root), groups[t], weights[t]};
     root += (*tree_sizes)[t];
     CML_REQUIRE(root <= h.node_count, Status::kModelTreeWrong);
@@ -140,7 +142,8 @@ Status check_node(const Header& h, bool value_is_zero, Counts* counts, Node* nod
     CML_REQUIRE(node->word == Node::kLeaf, Status::kModelTreeWrong);
     if (h.leaf_size > 1) {
       CML_REQUIRE(value_is_zero, Status::kModelTreeWrong);
-      // May pass the table's end only if the counts disagree, which read_nodes finds before anyone looks there.
+      // May pass the table's end only if the counts disagree, which read_nodes finds before anyone looks
+      // there.
       node->leaf_vector = static_cast<uint32_t>(uint64_t{counts->leaves} * h.leaf_size);
     }
     ++counts->leaves;
@@ -154,7 +157,8 @@ Status check_node(const Header& h, bool value_is_zero, Counts* counts, Node* nod
   return Status::kOk;
 }
 
-// One tree in breadth-first order: its k-th internal node has its children at 2k + 1 and 2k + 2 (formats.md 1.3).
+// One tree in breadth-first order: its k-th internal node has its children at 2k + 1 and 2k + 2
+// (formats.md 1.3).
 Status link_tree(const Header& h, uint32_t root, uint32_t size, Counts* counts, Model* model) {
   uint32_t internal = 0, depth = 0, level_end = 1;
   for (uint32_t i = 0; i < size; ++i) {

@@ -1,4 +1,5 @@
-// A parsed flat model (docs/formats.md section 1). Whoever holds a Model may rely on every rule of the format.
+// A parsed flat model (docs/formats.md section 1). Whoever holds a Model may rely on every rule of the
+// format.
 #pragma once
 
 #include <cstddef>

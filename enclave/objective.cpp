@@ -50,9 +50,7 @@ float logit(float p) {
   return -log_float(1.0f / p - 1.0f);
 }
 
-float softplus(float x) {
-  return x > 0.0f ? x + log1p_float(exp_float(-x)) : log1p_float(exp_float(x));
-}
+float softplus(float x) { return x > 0.0f ? x + log1p_float(exp_float(-x)) : log1p_float(exp_float(x)); }
 
 float softplus_inverse(float x) {
   if (!(x > kEpsilon)) x = kEpsilon;

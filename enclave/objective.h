@@ -40,7 +40,8 @@ enum class Objective : uint32_t {
 // Columns of a row of values: 1 for multi:softmax, else one per group.
 [[nodiscard]] uint32_t value_columns(Objective objective, uint32_t group_count);
 
-// Turns row_count rows of margins (group_count wide) into values (value_columns wide). `values` may be `margins`.
+// Turns row_count rows of margins (group_count wide) into values (value_columns wide). `values` may be
+// `margins`.
 void transform(Objective objective, uint32_t group_count, size_t row_count, float* margins, float* values);
 
 }  // namespace confidential_ml

@@ -17,15 +17,13 @@ add_library(confidential_ml_edge_untrusted STATIC "${edge}_untrusted/confidentia
 target_include_directories(confidential_ml_edge_untrusted PUBLIC "${edge}_untrusted")
 target_link_libraries(confidential_ml_edge_untrusted PUBLIC openenclave::oehost)
 
-add_library(confidential_ml_edge_trusted OBJECT "${edge}_trusted/confidential_ml_t.c" ecalls.cpp)
+add_library(confidential_ml_edge_trusted OBJECT "${edge}_trusted/confidential_ml_t.c")
 target_include_directories(confidential_ml_edge_trusted PUBLIC "${edge}_trusted")
-target_link_libraries(confidential_ml_edge_trusted PRIVATE confidential_ml_options enclave_trusted)
-# The generated file is C of the SDK's making.
-set_source_files_properties("${edge}_trusted/confidential_ml_t.c" PROPERTIES COMPILE_OPTIONS -Wno-error)
+target_link_libraries(confidential_ml_edge_trusted PRIVATE enclave_trusted)
 
 function(confidential_ml_oe_executable name)
-  add_executable(${name} ${ARGN})
-  target_link_libraries(${name} PRIVATE confidential_ml_edge_trusted enclave_trusted)
+  add_executable(${name} EXCLUDE_FROM_ALL "${PROJECT_SOURCE_DIR}/enclave/ecalls.cpp" ${ARGN})
+  target_link_libraries(${name} PRIVATE confidential_ml_options confidential_ml_edge_trusted enclave_trusted)
 endfunction()
 
 if(CONFIDENTIAL_ML_PLATFORM STREQUAL openenclave)
@@ -64,5 +62,5 @@ function(confidential_ml_image name conf key output)
     COMMAND openenclave::oesign sign -e "$<TARGET_FILE:${unsigned}>" -c "${conf}" -k "${key}" -o "${output}"
     DEPENDS ${unsigned} "${conf}" "${key}"
     VERBATIM)
-  add_custom_target(${name} ALL DEPENDS "${output}")
+  add_custom_target(${name} DEPENDS "${output}")
 endfunction()

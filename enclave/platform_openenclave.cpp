@@ -39,8 +39,8 @@ Status status_of_seal_key(oe_result_t result) {
       return Status::kOk;
     case OE_INVALID_ISVSVN:
       return Status::kSealedSvnTooHigh;
-    case OE_INVALID_CPUSVN:       // sealed under newer microcode
-    case OE_INVALID_PARAMETER:    // no key request of ours
+    case OE_INVALID_CPUSVN:     // sealed under newer microcode
+    case OE_INVALID_PARAMETER:  // no key request of ours
     case OE_INVALID_KEYNAME:
       return Status::kSealedKeyDiffers;
     case OE_OUT_OF_MEMORY:
@@ -50,8 +50,9 @@ Status status_of_seal_key(oe_result_t result) {
   }
 }
 
-// A request that leaves DEBUG out of the key would let a debug copy of this enclave, which has the same MRENCLAVE and
-// no secrets from its debugger, make files that this one opens. The SDK's own requests ask for every security bit.
+// A request that leaves DEBUG out of the key would let a debug copy of this enclave, which has the same
+// MRENCLAVE and no secrets from its debugger, make files that this one opens. The SDK's own requests ask for
+// every security bit.
 bool names_all_security_attributes(const sgx_key_request_t& request) {
   const uint64_t flags = OE_SEALKEY_DEFAULT_FLAGSMASK;
   return (request.attribute_mask.flags & flags) == flags;
@@ -106,8 +107,7 @@ Status platform_sealing_key(const KeyInfo& key_info, SealingKey* key) {
   std::memcpy(&request, key_info.bytes, sizeof request);
   if (!names_all_security_attributes(request)) return Status::kSealedKeyDiffers;
   SealKeyBuffers buffers;
-  const oe_result_t result =
-      oe_get_seal_key(key_info.bytes, key_info.size, &buffers.key, &buffers.key_size);
+  const oe_result_t result = oe_get_seal_key(key_info.bytes, key_info.size, &buffers.key, &buffers.key_size);
   return result == OE_OK ? buffers.copy_key(key) : status_of_seal_key(result);
 }
 

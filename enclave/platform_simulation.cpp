@@ -1,5 +1,5 @@
-// The simulated platform. It PROTECTS NOTHING: the fuse key is a file of the user's. It behaves as SGX does where
-// behaviour can be seen: who gets which sealing key, and who does not.
+// The simulated platform. It PROTECTS NOTHING: the fuse key is a file of the user's. It behaves as SGX does
+// where behaviour can be seen: who gets which sealing key, and who does not.
 #include <openssl/rand.h>
 
 #include <climits>
@@ -47,11 +47,12 @@ Status derive(const KeyRequest& request, SealingKey* key) {
     std::memcpy(dependencies.mrsigner, self.mrsigner, 32);
   }
   dependencies.isv_prod_id = self.isv_prod_id;
-  dependencies.platform = simulated_platform();
+  dependencies.platform = self.platform;
   dependencies.debug = self.debug;
   key->size = 16;  // as EGETKEY's
   return hkdf_sha256({fuse_key, kFuseKeySize}, {nullptr, 0},
-                     {reinterpret_cast<const uint8_t*>(&dependencies), sizeof dependencies}, key->bytes, key->size);
+                     {reinterpret_cast<const uint8_t*>(&dependencies), sizeof dependencies}, key->bytes,
+                     key->size);
 }
 
 }  // namespace
@@ -64,7 +65,7 @@ Status platform_start(ByteView input) {
 
 Status platform_identity(Identity* identity) {
   const confidential_ml_simulated_identity& self = *simulated_identity();
-  identity->platform = static_cast<Platform>(simulated_platform());
+  identity->platform = static_cast<Platform>(self.platform);
   identity->isv_prod_id = self.isv_prod_id;
   identity->isv_svn = self.isv_svn;
   identity->debug = self.debug != 0;

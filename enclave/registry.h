@@ -26,7 +26,8 @@ class Registry {
   [[nodiscard]] Status add(std::shared_ptr<const LoadedModel> model, uint64_t* handle);
   [[nodiscard]] Status remove(uint64_t handle);
 
-  // Null if there is no such model. The model lives on while a caller holds it, whatever is removed meanwhile.
+  // Null if there is no such model. The model lives on while a caller holds it, whatever is removed
+  // meanwhile.
   [[nodiscard]] std::shared_ptr<const LoadedModel> find(uint64_t handle) const;
 
  private:

@@ -143,7 +143,8 @@ Status read_header(ByteView sealed, Header* h) {
   }
   reader.copy_to(h->model_id, h->model_id_size);
   reader.copy_to(h->key_info.bytes, h->key_info.size);
-  const bool sizes_agree = reader.finished() && h->key_info.size > 0 && h->ciphertext_size <= kMaxFlatModelSize &&
+  const bool sizes_agree = reader.finished() && h->key_info.size > 0 &&
+                           h->ciphertext_size <= kMaxFlatModelSize &&
                            sealed.size == h->header_size + h->ciphertext_size + kGcmTagSize;
   if (!sizes_agree || !is_policy(h->policy) || !is_model_id(h->model_id, h->model_id_size)) {
     return Status::kSealedModelDamaged;
@@ -151,8 +152,8 @@ Status read_header(ByteView sealed, Header* h) {
   return Status::kOk;
 }
 
-// The header's words about policy and SVN must be the ones the key is derived under: a file may not claim MRENCLAVE
-// and open for every enclave of the signer.
+// The header's words about policy and SVN must be the ones the key is derived under: a file may not claim
+// MRENCLAVE and open for every enclave of the signer.
 Status check_key_info(const Header& h) {
   KeyRequest request;
   if (h.key_info.size != sizeof request) return Status::kSealedModelDamaged;

@@ -20,11 +20,13 @@ struct SealedDescription {
   size_t model_id_size;
 };
 
-// Encrypts a flat model into `sealed`; *sealed_size is the number of bytes used. The caller has parsed the model.
+// Encrypts a flat model into `sealed`; *sealed_size is the number of bytes used. The caller has parsed the
+// model.
 [[nodiscard]] Status seal(ByteView flat_model, ByteView model_id, uint32_t policy, uint8_t* sealed,
                           size_t sealed_capacity, uint64_t* sealed_size);
 
 // Opens a sealed model. May throw std::bad_alloc.
-[[nodiscard]] Status unseal(ByteView sealed, SecretVector<uint8_t>* flat_model, SealedDescription* description);
+[[nodiscard]] Status unseal(ByteView sealed, SecretVector<uint8_t>* flat_model,
+                            SealedDescription* description);
 
 }  // namespace confidential_ml

@@ -17,5 +17,5 @@ function(confidential_ml_image name conf key output)
             "${output}"
     DEPENDS simulation_sign enclave_unsigned "${conf}" "${key}"
     VERBATIM)
-  add_custom_target(${name} ALL DEPENDS "${output}")
+  add_custom_target(${name} DEPENDS "${output}")
 endfunction()

@@ -18,9 +18,11 @@ namespace {
 
 constexpr size_t kIdentitySize = 72;
 constexpr size_t kDescriptionSize = 144;
-constexpr size_t kBlockBytes = size_t{4} << 20;  // of rows or margins per ecall: keeps the enclave's heap use flat
+constexpr size_t kBlockBytes = size_t{4}
+                               << 20;  // of rows or margins per ecall: keeps the enclave's heap use flat
 
-// Counts forks, so that "is this still the process that made the enclave" costs one load instead of a system call.
+// Counts forks, so that "is this still the process that made the enclave" costs one load instead of a system
+// call.
 std::atomic<uint64_t> process_generation{0};
 
 uint64_t watch_forks() {
@@ -48,7 +50,8 @@ class Enclave::Call {
   explicit Call(const Enclave& owner) : shared_(*owner.shared_) {
     if (owner.is_forked()) {
       throw EnclaveException(
-          "the enclave was made before this process was forked and belongs to the parent; make a new Enclave and "
+          "the enclave was made before this process was forked and belongs to the parent; make a new Enclave "
+          "and "
           "load the model again in the child");
     }
     std::unique_lock<std::mutex> lock(shared_.mutex);
@@ -72,8 +75,8 @@ class Enclave::Call {
 
 Enclave::Enclave(const std::string& image, ByteView platform_input)
     : process_generation_(watch_forks()), shared_(std::make_unique<Shared>()) {
-  const oe_result_t created = oe_create_confidential_ml_enclave(image.c_str(), OE_ENCLAVE_TYPE_SGX, kCreateFlags,
-                                                                nullptr, 0, &shared_->enclave);
+  const oe_result_t created = oe_create_confidential_ml_enclave(image.c_str(), OE_ENCLAVE_TYPE_SGX,
+                                                                kCreateFlags, nullptr, 0, &shared_->enclave);
   if (created != OE_OK) throw_oe("the enclave could not be created from " + image, created);
   try {
     const Call call(*this);

@@ -59,8 +59,8 @@ class Enclave {
   ModelDescription describe_model(uint64_t handle);
   void predict(const PredictRequest& request);
 
-  // Waits for calls under way, then ends the enclave; later calls throw. Does nothing the second time, and nothing in
-  // a forked child, where the enclave belongs to the parent.
+  // Waits for calls under way, then ends the enclave; later calls throw. Does nothing the second time, and
+  // nothing in a forked child, where the enclave belongs to the parent.
   void close();
   bool is_open() const;
 
@@ -80,8 +80,8 @@ class Enclave {
   };
 
   const uint64_t process_generation_;
-  // Not to be touched in a forked child, not even destroyed: the mutex may be held, and the condition waited for, by
-  // threads that do not exist there.
+  // Not to be touched in a forked child, not even destroyed: the mutex may be held, and the condition waited
+  // for, by threads that do not exist there.
   std::unique_ptr<Shared> shared_;
 };
 

@@ -16,8 +16,8 @@ namespace {
 
 using FloatMatrix = py::array_t<float, py::array::c_style>;
 
-// Models and rows arrive as plain objects and are checked here: pybind11's own error for a wrong type prints the
-// arguments, and errors never show contents.
+// Models and rows arrive as plain objects and are checked here: pybind11's own error for a wrong type prints
+// the arguments, and errors never show contents.
 
 // A view of bytes for a call that runs without the GIL; the caller's reference keeps them alive.
 ByteView view(const py::object& bytes) {
@@ -44,7 +44,8 @@ void raise(const EnclaveException& error) {
   PyErr_SetObject(type.ptr(), exception.ptr());
 }
 
-py::bytes seal_model(Enclave& enclave, const py::object& model, const std::string& model_id, uint32_t policy) {
+py::bytes seal_model(Enclave& enclave, const py::object& model, const std::string& model_id,
+                     uint32_t policy) {
   const ByteView bytes = view(model);
   return py::bytes(without_gil([&] { return enclave.seal_model(bytes, model_id, policy); }));
 }
@@ -85,9 +86,9 @@ py::dict describe_model(Enclave& enclave, uint64_t handle) {
   return result;
 }
 
-py::array_t<float> predict(Enclave& enclave, uint64_t handle, const py::object& rows_object, size_t group_count,
-                           size_t columns, bool output_margin, uint32_t round_begin, uint32_t round_end,
-                           const py::object& base_margin_object) {
+py::array_t<float> predict(Enclave& enclave, uint64_t handle, const py::object& rows_object,
+                           size_t group_count, size_t columns, bool output_margin, uint32_t round_begin,
+                           uint32_t round_end, const py::object& base_margin_object) {
   const FloatMatrix rows = matrix(rows_object);
   std::optional<FloatMatrix> base_margin;
   if (!base_margin_object.is_none()) base_margin = matrix(base_margin_object);
@@ -138,7 +139,8 @@ PYBIND11_MODULE(_core, module) {
       .def("identity", &identity)
       .def("seal_model", &seal_model, py::arg("model"), py::arg("model_id"), py::arg("policy"))
       .def("load_model", &load_model, py::arg("sealed"))
-      .def("unload_model", &Enclave::unload_model, py::arg("handle"), py::call_guard<py::gil_scoped_release>())
+      .def("unload_model", &Enclave::unload_model, py::arg("handle"),
+           py::call_guard<py::gil_scoped_release>())
       .def("describe_model", &describe_model, py::arg("handle"))
       .def("predict", &predict, py::arg("handle"), py::arg("rows"), py::arg("group_count"),
            py::arg("columns"), py::arg("output_margin"), py::arg("round_begin"), py::arg("round_end"),

@@ -9,16 +9,18 @@ StatusMeaning meaning_of(Status status) {
       return {"EnclaveError", "no error"};
     case Status::kInvalidArgument:
       return {"EnclaveError",
-              "the enclave refused the sizes of a call; the library and its enclave image do not match, reinstall "
+              "the enclave refused the sizes of a call; the library and its enclave image do not match, "
+              "reinstall "
               "the package"};
     case Status::kNotStarted:
       return {"EnclaveError", "the enclave has not been started; make a new Enclave"};
     case Status::kAlreadyStarted:
       return {"EnclaveError", "the enclave has been started already; make a new Enclave"};
     case Status::kOutOfMemory:
-      return {"EnclaveError",
-              "the enclave's heap is too small for this; unload models you do not need or raise NumHeapPages in "
-              "enclave.conf and build again"};
+      return {
+          "EnclaveError",
+          "the enclave's heap is too small for this; unload models you do not need or raise NumHeapPages in "
+          "enclave.conf and build again"};
     case Status::kInternal:
       return {"EnclaveError", "the enclave failed in a way that should not happen; please report it"};
     case Status::kUnknownModel:
@@ -26,10 +28,12 @@ StatusMeaning meaning_of(Status status) {
     case Status::kTooManyModels:
       return {"EnclaveError", "the enclave holds 256 models, its limit; close those you do not need"};
     case Status::kBufferTooSmall:
-      return {"EnclaveError", "the enclave's answer does not fit; the library and its enclave image do not match"};
+      return {"EnclaveError",
+              "the enclave's answer does not fit; the library and its enclave image do not match"};
     case Status::kCpuUnsuitable:
       return {"EnclaveError",
-              "this CPU lacks AVX2, FMA, AES-NI or PCLMULQDQ, for which the enclave was built; use another machine, "
+              "this CPU lacks AVX2, FMA, AES-NI or PCLMULQDQ, for which the enclave was built; use another "
+              "machine, "
               "or for simulation build with CONFIDENTIAL_ML_INSTRUCTION_SET=portable"};
     case Status::kRandomFailed:
       return {"EnclaveError", "the platform gave no random bytes; try again"};
@@ -40,17 +44,20 @@ StatusMeaning meaning_of(Status status) {
       return {"EnclaveError", "libcrypto failed inside the enclave; rebuild the package"};
     case Status::kPlatformInputInvalid:
       return {"EnclaveError",
-              "the enclave refused its start-up input; a simulation needs a fuse key of 32 bytes, SGX takes none"};
+              "the enclave refused its start-up input; a simulation needs a fuse key of 32 bytes, SGX takes "
+              "none"};
     case Status::kModelNotFlat:
       return {"ModelFormatError", "this is no flat model (docs/formats.md); export it with confidential_ml"};
     case Status::kModelVersionUnsupported:
       return {"ModelFormatError",
-              "the flat model has a format version this enclave does not read; export it again with this release"};
+              "the flat model has a format version this enclave does not read; export it again with this "
+              "release"};
     case Status::kModelSizeWrong:
       return {"ModelFormatError", "the flat model is cut off or has bytes left over; export it again"};
     case Status::kModelLimitExceeded:
       return {"ModelFormatError",
-              "the model is over a limit of docs/formats.md (size, trees, nodes, features, groups, rounds); train a "
+              "the model is over a limit of docs/formats.md (size, trees, nodes, features, groups, rounds); "
+              "train a "
               "smaller one"};
     case Status::kModelBoosterUnknown:
       return {"ModelFormatError", "the flat model names a booster this enclave does not know"};
@@ -61,31 +68,38 @@ StatusMeaning meaning_of(Status status) {
     case Status::kModelRoundsWrong:
       return {"ModelFormatError", "the flat model's rounds do not cover its trees in order; export it again"};
     case Status::kModelTreeWrong:
-      return {"ModelFormatError", "a tree of the flat model breaks a rule of docs/formats.md 1.3; export it again"};
+      return {"ModelFormatError",
+              "a tree of the flat model breaks a rule of docs/formats.md 1.3; export it again"};
     case Status::kModelTooDeep:
       return {"ModelFormatError", "a tree is deeper than 4096 levels; train with max_depth or max_leaves"};
     case Status::kModelCategoriesWrong:
-      return {"ModelFormatError", "a category set of the flat model breaks a rule of docs/formats.md; export it again"};
+      return {"ModelFormatError",
+              "a category set of the flat model breaks a rule of docs/formats.md; export it again"};
     case Status::kModelNotFinite:
       return {"ModelFormatError", "the model contains a number that is not finite; train it again"};
     case Status::kModelBaseScoreWrong:
-      return {"ModelFormatError",
-              "base_score has no margin under the model's objective (logistic: 0 to 1; log links: not negative)"};
+      return {
+          "ModelFormatError",
+          "base_score has no margin under the model's objective (logistic: 0 to 1; log links: not negative)"};
     case Status::kNotASealedModel:
       return {"DamagedSealedModelError", "this is not a sealed model; make one with confidential_ml.seal"};
     case Status::kSealedModelDamaged:
-      return {"DamagedSealedModelError",
-              "the sealed model is damaged: bytes were changed, lost or added; restore the file or seal again"};
+      return {
+          "DamagedSealedModelError",
+          "the sealed model is damaged: bytes were changed, lost or added; restore the file or seal again"};
     case Status::kSealedVersionUnsupported:
-      return {"UnsupportedVersionError",
-              "the sealed model has a format version this enclave does not read; use the release that sealed it"};
+      return {
+          "UnsupportedVersionError",
+          "the sealed model has a format version this enclave does not read; use the release that sealed it"};
     case Status::kSealedPlatformDiffers:
       return {"WrongEnclaveError",
-              "the model was sealed on another platform (simulation, openenclave-simulation and openenclave do not "
+              "the model was sealed on another platform (simulation, openenclave-simulation and openenclave "
+              "do not "
               "open each other's files); seal it again here"};
     case Status::kSealedSvnTooHigh:
-      return {"WrongEnclaveError",
-              "the model was sealed by a newer version of the enclave (higher ISV SVN); install that version"};
+      return {
+          "WrongEnclaveError",
+          "the model was sealed by a newer version of the enclave (higher ISV SVN); install that version"};
     case Status::kSealedKeyDiffers:
       return {"WrongEnclaveError",
               "the model was sealed by another enclave or on another machine; seal it again with this one"};
@@ -102,7 +116,8 @@ StatusMeaning meaning_of(Status status) {
       return {"InvalidInputError", "base_margin must hold one value per row and group"};
   }
   return {"EnclaveError",
-          "the enclave answered with a status this library does not know; the library and its image do not match"};
+          "the enclave answered with a status this library does not know; the library and its image do not "
+          "match"};
 }
 
 }  // namespace confidential_ml::host

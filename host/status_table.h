@@ -15,11 +15,14 @@ struct StatusMeaning {
 
 StatusMeaning meaning_of(Status status);
 
-// Carries a status, or a failure of the call itself, up to the Python module, which raises the class it names.
+// Carries a status, or a failure of the call itself, up to the Python module, which raises the class it
+// names.
 class EnclaveException : public std::runtime_error {
  public:
   explicit EnclaveException(Status status)
-      : std::runtime_error(meaning_of(status).message), exception_(meaning_of(status).exception), status_(status) {}
+      : std::runtime_error(meaning_of(status).message),
+        exception_(meaning_of(status).exception),
+        status_(status) {}
   explicit EnclaveException(const std::string& message)
       : std::runtime_error(message), exception_("EnclaveError"), status_(Status::kOk) {}
 

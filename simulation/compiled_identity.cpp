@@ -1,5 +1,6 @@
-// The identity of an image that runs under the real Open Enclave runtime in simulate mode, where nothing measures it:
-// a digest that the build made of the image itself, compiled in (enclave/openenclave_image.cmake).
+// The identity of an image that runs under the real Open Enclave runtime in simulate mode, where nothing
+// measures it: a digest that the build made of the image itself, compiled in
+// (enclave/openenclave_image.cmake).
 #include "simulation/simulated_identity.h"
 
 namespace {
@@ -11,5 +12,3 @@ constexpr confidential_ml_simulated_identity kCompiledIdentity =
 }  // namespace
 
 const confidential_ml_simulated_identity* simulated_identity() { return &kCompiledIdentity; }
-
-uint16_t simulated_platform() { return 2; }

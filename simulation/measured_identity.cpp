@@ -16,5 +16,3 @@ extern "C" __attribute__((visibility("default"))) void confidential_ml_simulatio
 const confidential_ml_simulated_identity* simulated_identity() {
   return measured ? &measured_identity : nullptr;
 }
-
-uint16_t simulated_platform() { return 1; }

@@ -28,6 +28,7 @@ namespace {
 constexpr char kUsage[] =
     "usage: simulation_sign keygen OUT.pem\n"
     "       simulation_sign sign --image IN --conf ENCLAVE.conf --key KEY.pem --output OUT\n"
+    "       simulation_sign identity --image IN --conf ENCLAVE.conf --key KEY.pem --output OUT.inc\n"
     "       simulation_sign dump IMAGE\n";
 
 class Failure : public std::runtime_error {
@@ -233,6 +234,31 @@ void sign(const std::map<std::string, std::string>& options) {
   write_image(options.at("--output"), image, sign_image(image.data(), image.size(), properties, key.get()));
 }
 
+void write_digest(std::ofstream& file, const Digest& digest) {
+  for (const uint8_t byte : digest) file << static_cast<unsigned>(byte) << ",";
+}
+
+// The identity that `sign` would give the image, as the initialiser that compiled_identity.cpp includes: for
+// images that run where no loader of ours measures them.
+void write_identity(const std::map<std::string, std::string>& options) {
+  constexpr int kOpenEnclaveSimulation = 2;
+  std::vector<uint8_t> image = read_image(options.at("--image"));
+  const ImageProperties properties = read_properties(options.at("--conf"));
+  const Key key = read_key(options.at("--key"));
+  const Trailer trailer = sign_image(image.data(), image.size(), properties, key.get());
+  image.insert(image.end(), trailer.begin(), trailer.end());
+  const SignedImage measured = verify_signed_image(image.data(), image.size());
+  std::ofstream file(options.at("--output"), std::ios::trunc);
+  file << "{{";
+  write_digest(file, measured.mrenclave);
+  file << "},{";
+  write_digest(file, measured.mrsigner);
+  file << "}," << properties.isv_prod_id << "," << properties.isv_svn << "," << kOpenEnclaveSimulation << ","
+       << properties.debug << "}\n";
+  file.close();
+  if (!file) throw Failure("cannot write " + options.at("--output"));
+}
+
 void print_digest(const char* name, const Digest& digest) {
   std::printf("%s=", name);
   for (const uint8_t byte : digest) std::printf("%02x", byte);
@@ -265,6 +291,8 @@ int run(const std::vector<std::string>& arguments) {
     keygen(arguments[1]);
   } else if (command == "sign" && options) {
     sign(*options);
+  } else if (command == "identity" && options) {
+    write_identity(*options);
   } else if (command == "dump" && arguments.size() == 2) {
     dump(arguments[1]);
   } else {

@@ -14,8 +14,7 @@ struct confidential_ml_simulated_identity {
   uint8_t mrsigner[32];
   uint16_t isv_prod_id;
   uint16_t isv_svn;
-  uint16_t
-      platform;  // as in the sealed model's header (docs/formats.md): 1 simulation, 2 openenclave-simulation
+  uint16_t platform;  // docs/formats.md 2.1: 1 simulation, 2 openenclave-simulation
   uint32_t debug;
 };
 
@@ -27,9 +26,6 @@ void confidential_ml_simulation_set_identity(const struct confidential_ml_simula
 
 // Null as long as nobody has told the image who it is.
 const confidential_ml_simulated_identity* simulated_identity();
-
-// Platform number of docs/formats.md 2.1: 1 in the simulation build, 2 under the real Open Enclave runtime.
-uint16_t simulated_platform();
 #endif
 
 #endif  // CONFIDENTIAL_ML_SIMULATION_SIMULATED_IDENTITY_H

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 import warnings
 from pathlib import Path
 
@@ -23,8 +24,15 @@ class SimulationWarning(UserWarning):
 
 
 def warn() -> None:
-    """Say once per call site that the enclave about to be made protects nothing."""
-    warnings.warn(WARNING_TEXT, SimulationWarning, stacklevel=4)
+    """Say once per place in the caller's code that the enclave about to be made protects nothing."""
+    package = os.path.dirname(__file__) + os.sep
+    level = 1
+    frame = sys._getframe()
+    # skip_file_prefixes of warnings.warn does this from Python 3.12 on.
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        frame = frame.f_back
+        level += 1
+    warnings.warn(WARNING_TEXT, SimulationWarning, stacklevel=level)
 
 
 def state_directory() -> Path:

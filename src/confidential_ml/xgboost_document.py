@@ -52,7 +52,7 @@ class Document:
         """Round numbers of the document to float32; `DoubleRoundingError` if that would be the second rounding."""
         if self.has_decimals and strict_json.contains_float32_midpoint(values):
             raise DoubleRoundingError
-        with np.errstate(over="ignore"):  # becomes infinity, which is refused where it matters
+        with np.errstate(over="ignore", invalid="ignore"):  # not finite is refused where it matters
             return values.astype(np.float32)
 
 

@@ -1,5 +1,5 @@
-// Compares the enclave's four functions with the C library's over all 2^32 arguments and prints how many results
-// differ. Takes a few minutes on two cores. Meaningful on x86-64 with FMA and glibc 2.28 to 2.40 (see
+// Compares the enclave's four functions with the C library's over all 2^32 arguments and prints how many
+// results differ. Takes a few minutes on two cores. Meaningful on x86-64 with FMA and glibc 2.28 to 2.40 (see
 // float_math_test.cpp). Exit status: 0 if no result differs.
 
 #include <math.h>

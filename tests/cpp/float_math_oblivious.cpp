@@ -2,7 +2,8 @@
 // The argument is marked undefined; memcheck then reports every jump and every address computed from it.
 //
 // Built with -DPLANT_LEAK it also runs a table look-up that leaks, and must fail. Build it without
-// speculative-load hardening: that reads below the stack pointer, which memcheck reports whatever the argument.
+// speculative-load hardening: that reads below the stack pointer, which memcheck reports whatever the
+// argument.
 //
 // Exit status: 0 all oblivious, 1 not, 2 not running under valgrind.
 

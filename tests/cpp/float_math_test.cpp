@@ -265,7 +265,7 @@ std::string why_not_comparable(const Function& function) {
 #endif
 }
 
-// Unoptimised, the functions take thirty times as long.
+// Unoptimised, the functions take more than ten times as long.
 #ifdef __OPTIMIZE__
 constexpr std::uint64_t kSampleStride = 1009;
 #else

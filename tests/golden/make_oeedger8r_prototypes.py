@@ -48,8 +48,8 @@ def golden_lines(directory: Path, edl: Path) -> list[str]:
 
 def run_oeedger8r(tool: str, edl: Path, include: Path) -> list[str]:
     with tempfile.TemporaryDirectory() as directory:
-        command = [tool, "--search-path", str(include), "--trusted-dir", directory, "--untrusted-dir", directory, str(edl)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        directories = ["--search-path", str(include), "--trusted-dir", directory, "--untrusted-dir", directory]
+        subprocess.run([tool, *directories, str(edl)], check=True, stdout=subprocess.DEVNULL)
         return golden_lines(Path(directory), edl)
 
 

@@ -1,0 +1,94 @@
+# Everything a fresh machine needs to try, test or develop confidential_ml. Needs Python >= 3.11, git and the package
+# registries; what else is missing is installed through apt if it may be.
+#
+#   make demo    seal, load and use a model; see what is refused
+#   make test    build and run every test and check (CI)
+#   make check   the checks on the code alone (format, lint, types)
+#   make bench   measure; results are ratios in one interleaved run
+#   make fuzz    fuzz the ecalls for FUZZ_SECONDS
+#   make exhaustive   the scalar functions over all 2^32 inputs
+#   make clean   remove what was built
+#
+# PLATFORM=openenclave-simulation or openenclave needs the Open Enclave SDK (docs/building.md).
+
+PLATFORM ?= simulation
+PYTHON ?= python3
+FUZZ_SECONDS ?= 60
+export PYTHON
+
+ifneq ($(PLATFORM),simulation)
+export CC = clang
+export CXX = clang++
+endif
+
+PYTHONS := $(shell scripts/find_pythons.sh)
+ifeq ($(PYTHONS),)
+$(error no Python 3.11 or later found)
+endif
+suffix := $(if $(filter simulation,$(PLATFORM)),,-$(PLATFORM))
+VENV := .venv$(suffix)
+OTHER_VENV := .venv-other$(suffix)
+HAS_OTHER := $(word 2,$(PYTHONS))
+
+sources := pyproject.toml CMakeLists.txt $(shell find cmake common edl enclave host simulation scripts src -type f \
+             -not -name '*.pyc')
+
+.PHONY: demo test check cpp-test sanitized-test python-test bench fuzz exhaustive clean packages test-packages
+
+demo: packages $(VENV)/.installed
+	@$(VENV)/bin/python examples/demo.py --other-image $(VENV)/test_images/rebuilt.signed
+
+test: test-packages
+	@$(MAKE) --no-print-directory check
+ifeq ($(PLATFORM),simulation)
+	@$(MAKE) --no-print-directory cpp-test sanitized-test
+endif
+	@$(MAKE) --no-print-directory python-test
+	@echo "All tests and checks passed."
+
+packages:
+	@scripts/system_packages.sh
+
+test-packages:
+	@scripts/system_packages.sh test
+
+$(VENV)/.installed: $(sources)
+	@scripts/install.sh $(VENV) $(word 1,$(PYTHONS)) $(PLATFORM)
+	@touch $@
+
+$(OTHER_VENV)/.installed: $(sources)
+	@scripts/install.sh $(OTHER_VENV) $(word 2,$(PYTHONS)) $(PLATFORM)
+	@touch $@
+
+check: test-packages $(VENV)/.installed
+	@scripts/check.sh $(VENV) build/$(PLATFORM)-$$($(VENV)/bin/python -c 'import sys; print(sys.implementation.cache_tag)')
+
+cpp-test: $(VENV)/.installed
+	@scripts/cpp_test.sh simulation $(VENV)
+
+sanitized-test: $(VENV)/.installed
+	@scripts/cpp_test.sh debug $(VENV)
+	@scripts/cpp_test.sh tsan $(VENV)
+	@scripts/sanitized_python_test.sh $(VENV)
+
+python-test: $(VENV)/.installed $(if $(HAS_OTHER),$(OTHER_VENV)/.installed)
+	@scripts/python_test.sh $(VENV)
+ifneq ($(HAS_OTHER),)
+	@scripts/python_test.sh $(OTHER_VENV)
+else
+	@echo "Only one Python >= 3.11 found: the tests ran with that one alone."
+endif
+
+bench: packages $(VENV)/.installed $(if $(HAS_OTHER),$(OTHER_VENV)/.installed)
+	@$(if $(HAS_OTHER),$(OTHER_VENV),$(VENV))/bin/python benchmarks/run.py
+
+fuzz: test-packages $(VENV)/.installed
+	@scripts/fuzz.sh $(VENV) $(FUZZ_SECONDS)
+
+exhaustive: test-packages $(VENV)/.installed
+	@cmake --preset simulation -DPython_EXECUTABLE=$(CURDIR)/$(VENV)/bin/python > /dev/null
+	@cmake --build --preset simulation --target float_math_exhaustive
+	@build/simulation/tests/cpp/float_math_exhaustive
+
+clean:
+	rm -rf build .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis
