@@ -60,7 +60,7 @@ Status start(ByteView input) {
   Phase expected = Phase::kNew;
   if (!phase.compare_exchange_strong(expected, Phase::kStarting)) return Status::kAlreadyStarted;
   Status status = platform_start(input);
-  if (status == Status::kOk) status = crypto_self_test();
+  if (status == Status::kOk) status = crypto_start();
   phase.store(status == Status::kOk ? Phase::kStarted : Phase::kNew, std::memory_order_release);
   return status;
 }

@@ -391,6 +391,27 @@ def cycle(value: Document) -> None:
     tree["left_children"][4], tree["right_children"][4] = 1, 2
 
 
+def shared_children(value: Document) -> None:
+    tree = tree_0(value)
+    tree["left_children"][2], tree["right_children"][2] = tree["left_children"][1], tree["right_children"][1]
+
+
+def root_as_child(value: Document) -> None:
+    cycle(value)
+    tree = tree_0(value)
+    tree["left_children"][4], tree["right_children"][4] = 0, 1
+
+
+def sizes_whose_sum_wraps(value: Document) -> None:
+    # Four times 2^62 is 0 in 64 bits: the sizes seem to add up to the number of categories.
+    tree = tree_0(value)
+    n_sets, n_categories = len(tree["categories_sizes"]), len(tree["categories"])
+    sizes = [2**62] * 4 + [1] * (n_sets - 5)
+    sizes.append(n_categories - (n_sets - 5))
+    tree["categories_sizes"] = sizes
+    tree["categories_segments"] = (np.cumsum(sizes) - sizes).tolist()
+
+
 BROKEN: list[tuple[Change, str]] = [
     (set_node("left_children", 0, 99), "tree 0, node 0: left child out of range"),
     (set_node("left_children", 0, -2), "tree 0, node 0: left child out of range"),
@@ -411,6 +432,8 @@ BROKEN: list[tuple[Change, str]] = [
     (set_node("default_left", 0, -1), "tree 0, node 0: default_left"),
     (set_node("split_type", 0, 2), "tree 0: split_type"),
     (set_node("split_type", 0, 1), "tree 0: categories_nodes"),
+    (shared_children, "has more than one parent"),
+    (root_as_child, "tree 0, node 0: the root is the child of a node"),
     (cycle, "tree 0, node 1: cannot be reached from the root"),
     (lambda v: tree_0(v)["left_children"].pop(), "tree 0: left_children: 12 elements, must be 13"),
     (lambda v: tree_0(v)["loss_changes"].pop(), "tree 0: loss_changes: 12 elements"),
@@ -465,6 +488,7 @@ BROKEN_CATEGORIES: list[tuple[Change, str]] = [
     (set_node("categories", 0, 2**24), "tree 0, node 0: a category is not within"),
     (set_node("categories_sizes", 0, 0), "tree 0: categories_segments and"),
     (set_node("categories_sizes", 0, 2**62), "tree 0: categories_segments and"),
+    (sizes_whose_sum_wraps, "tree 0: categories_segments and"),
     (set_node("categories_segments", 1, 0), "tree 0: categories_segments and"),
     (set_node("categories_nodes", 0, 4), "categories_nodes"),
     (lambda v: tree_0(v)["categories"].pop(), "tree 0: categories_sizes|tree 0: categories_segments"),
