@@ -25,9 +25,19 @@ N_TREES, DEPTH, N_FEATURES = 1000, 8, 100
 def train(directory: Path) -> tuple[Path, Path, xgb.Booster]:
     """1000 full trees of depth 8 over 100 features, as JSON, as UBJSON and in memory; fixed seeds."""
     random = np.random.default_rng(1)
-    rows = random.normal(size=(8_000, N_FEATURES)).astype(np.float32)
+    rows = random.normal(size=(30_000, N_FEATURES)).astype(np.float32)
     target = rows[:, :20].sum(axis=1) + random.normal(size=len(rows)).astype(np.float32)
-    parameters = {"max_depth": DEPTH, "eta": 0.1, "seed": 1, "min_child_weight": 0, "verbosity": 0, "nthread": 1}
+    # Few columns per tree make the training short; the trees come out full all the same.
+    parameters = {
+        "max_depth": DEPTH,
+        "eta": 0.1,
+        "seed": 1,
+        "min_child_weight": 0,
+        "colsample_bytree": 0.1,
+        "max_bin": 64,
+        "verbosity": 0,
+        "nthread": 1,
+    }
     booster = xgb.train(parameters, xgb.DMatrix(rows, label=target), num_boost_round=N_TREES)
     as_json, as_ubjson = directory / "model.json", directory / "model.ubj"
     booster.save_model(as_json)

@@ -33,7 +33,11 @@ def paint(text: str, code: str) -> str:
 def banner(platform: str) -> None:
     if platform == "openenclave":
         return
-    lines = ["SIMULATION: THIS PROTECTS NOTHING", f"platform: {platform}", "It shows what happens, not that it is safe."]
+    lines = [
+        "SIMULATION: THIS PROTECTS NOTHING",
+        f"platform: {platform}",
+        "It shows what happens, not that it is safe.",
+    ]
     width = max(map(len, lines)) + 4
     print(paint("\n".join(["█" * width, *(line.center(width) for line in lines), "█" * width]), "1;31"))
 
@@ -110,7 +114,8 @@ def main() -> None:
     parser.add_argument("arguments", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.role:
-        {"train": train, "seal": seal, "predict": predict, "refuse": refuse}[options.role](*options.arguments)
+        roles: dict[str, Callable[..., None]] = {"train": train, "seal": seal, "predict": predict, "refuse": refuse}
+        roles[options.role](*options.arguments)
         return
     if not options.other_image:
         parser.error("--other-image is needed (make demo gives one)")

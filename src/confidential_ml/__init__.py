@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from confidential_ml.enclave import Enclave, EnclaveIdentity
+from confidential_ml.enclave import Enclave
 from confidential_ml.errors import (
     ConfidentialMLError,
     DamagedSealedModelError,
@@ -23,6 +23,7 @@ from confidential_ml.errors import (
     UnsupportedVersionError,
     WrongEnclaveError,
 )
+from confidential_ml.identity import EnclaveIdentity
 from confidential_ml.model import ConfidentialModel, ModelInfo, seal
 from confidential_ml.sealed_file import SealedInfo, inspect_sealed
 from confidential_ml.simulation import SimulationWarning

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from typing import Protocol
+
+from confidential_ml.identity import EnclaveIdentity
 
 # Colours are legible on light and dark notebooks alike: the card brings its own background.
 _STYLE = (
@@ -17,36 +18,19 @@ _NAME_STYLE = "padding:.15em .9em;color:#57606a;white-space:nowrap;text-align:le
 _VALUE_STYLE = "padding:.15em .9em .15em 0;text-align:left;word-break:break-all"
 
 
-class Identity(Protocol):
-    """What a card shows of an enclave."""
-
-    @property
-    def platform(self) -> str: ...
-    @property
-    def mrenclave(self) -> str: ...
-    @property
-    def mrsigner(self) -> str: ...
-    @property
-    def isv_prod_id(self) -> int: ...
-    @property
-    def isv_svn(self) -> int: ...
-    @property
-    def debug(self) -> bool: ...
-
-
 def short(digest: str) -> str:
     """The first 12 hexadecimal digits: enough to compare by eye."""
     return digest[:12] + "…"
 
 
-def platform_label(identity: Identity) -> str:
+def platform_label(identity: EnclaveIdentity) -> str:
     """The platform in one or two words, loud where it protects nothing."""
     if identity.platform != "openenclave":
         return _SIMULATIONS[identity.platform]
     return "DEBUG enclave" if identity.debug else "SGX enclave"
 
 
-def _banner(identity: Identity) -> tuple[str, str]:
+def _banner(identity: EnclaveIdentity) -> tuple[str, str]:
     if identity.platform != "openenclave":
         return _RED, f"{_SIMULATIONS[identity.platform]}: protects nothing"
     if identity.debug:
@@ -54,7 +38,7 @@ def _banner(identity: Identity) -> tuple[str, str]:
     return _GREEN, "SGX enclave"
 
 
-def render(title: str, identity: Identity, rows: list[tuple[str, str]], *, is_open: bool) -> str:
+def render(title: str, identity: EnclaveIdentity, rows: list[tuple[str, str]], *, is_open: bool) -> str:
     """The card as HTML without scripts or external resources.
 
     Parameters

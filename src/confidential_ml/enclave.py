@@ -6,46 +6,17 @@ import atexit
 import os
 import threading
 import weakref
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING
 
 from confidential_ml import card, simulation
 from confidential_ml.errors import EnclaveError
+from confidential_ml.identity import EnclaveIdentity
 from confidential_ml.sealed_file import PLATFORMS
 
 if TYPE_CHECKING:
     from confidential_ml import _core
-
-
-@dataclass(frozen=True)
-class EnclaveIdentity:
-    """Who an enclave is.
-
-    Attributes
-    ----------
-    platform
-        ``"simulation"``, ``"openenclave-simulation"`` or ``"openenclave"``.
-    mrenclave, mrsigner
-        Measurement of the image and of its signer, SHA-256 in hexadecimal (Intel SDM vol. 3D, 38.4).
-    isv_prod_id, isv_svn
-        Product id and security version of the image.
-    debug
-        True if a debugger may read the enclave's memory.
-    """
-
-    platform: str
-    mrenclave: str
-    mrsigner: str
-    isv_prod_id: int
-    isv_svn: int
-    debug: bool
-
-    @property
-    def protects(self) -> bool:
-        """Whether this enclave keeps anything from its host: SGX, and not a debug enclave."""
-        return self.platform == "openenclave" and not self.debug
 
 
 class Enclave:
@@ -111,7 +82,8 @@ class Enclave:
 
     def __repr__(self) -> str:
         state = "" if self.is_open else ", closed"
-        return f"<confidential_ml.Enclave {card.platform_label(self._identity)}, MRENCLAVE {card.short(self._identity.mrenclave)}{state}>"
+        label, measurement = card.platform_label(self._identity), card.short(self._identity.mrenclave)
+        return f"<confidential_ml.Enclave {label}, MRENCLAVE {measurement}{state}>"
 
     def _repr_html_(self) -> str:
         return card.render("Enclave", self._identity, [], is_open=self.is_open)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import os
-import threading
 import weakref
 from dataclasses import dataclass
 from types import TracebackType
@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from confidential_ml import card
-from confidential_ml.enclave import Enclave, EnclaveIdentity, default_enclave
+from confidential_ml.enclave import Enclave, default_enclave
 from confidential_ml.errors import EnclaveError, InvalidInputError, SealError, WrongEnclaveError
 from confidential_ml.flat_model import BOOSTER_NAMES, OBJECTIVE_NAMES
+from confidential_ml.identity import EnclaveIdentity
 from confidential_ml.rows import FloatArray, as_base_margin, as_rows
 from confidential_ml.sealed_file import POLICIES, SealedInfo, parse_header, read_sealed, write_sealed
 from confidential_ml.xgboost_format import to_flat_model
@@ -306,10 +307,9 @@ class ConfidentialModel:
 
 def _unload(core: Any, handle: int) -> None:
     if core.is_open:
-        try:
+        # Closed by another thread between the two lines: the model went with it.
+        with contextlib.suppress(EnclaveError):
             core.unload_model(handle)
-        except EnclaveError:
-            pass  # closed by another thread between the two lines: the model went with it
 
 
 def _explain(error: SealError, sealed: bytes, where: str, own: EnclaveIdentity) -> SealError:
@@ -317,9 +317,7 @@ def _explain(error: SealError, sealed: bytes, where: str, own: EnclaveIdentity) 
     text = f"{where}: {error}"
     if isinstance(error, WrongEnclaveError):
         info = parse_header(sealed, where)
-        theirs, ours = (
-            (info.mrenclave, own.mrenclave) if info.policy == "mrenclave" else (info.mrsigner, own.mrsigner)
-        )
+        theirs, ours = (info.mrenclave, own.mrenclave) if info.policy == "mrenclave" else (info.mrsigner, own.mrsigner)
         text += (
             f" (sealed for {info.policy.upper()} {theirs}, SVN {info.isv_svn}, {info.platform}; "
             f"this enclave: {ours}, SVN {own.isv_svn}, {own.platform})"
