@@ -174,7 +174,7 @@ def draw_options(data: st.DataObject, model: cml.ConfidentialModel, task: Task, 
     return options
 
 
-@settings(settings.get_profile("models"), max_examples=500)
+@settings(settings.get_profile("models"), max_examples=250)
 @given(data=st.data())
 def test_random_models_predict_the_same_bits_as_xgboost(
     data: st.DataObject, enclave: cml.Enclave, tmp_path_factory: pytest.TempPathFactory
@@ -201,7 +201,7 @@ def test_random_models_predict_the_same_bits_as_xgboost(
                 )
 
 
-@settings(settings.get_profile("models"), max_examples=60)
+@settings(settings.get_profile("models"), max_examples=30)
 @given(data=st.data())
 def test_json_and_ubjson_of_random_models_have_one_digest(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

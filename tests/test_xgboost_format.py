@@ -680,6 +680,8 @@ def mutate(value: Any, rng: random.Random) -> None:
             places.append((holder, key))
             if isinstance(holder[key], (dict, list)):
                 stack.append(holder[key])
+    if not places:  # an earlier change took everything away
+        return
     holder, key = rng.choice(places)
     action = rng.randrange(6)
     if action == 0:

@@ -31,7 +31,7 @@ from confidential_ml.xgboost_document import (
     object_in,
     string_in,
 )
-from confidential_ml.xgboost_trees import Trees
+from confidential_ml.xgboost_trees import STATISTICS, Trees
 
 __all__ = ["MAX_DOCUMENT_SIZE", "to_flat_model"]
 
@@ -93,9 +93,9 @@ def _convert(data: bytes) -> bytes:
     if _is_ubjson(data):
         return _flatten(Document(ubjson.parse(data), has_decimals=False))
     try:
-        return _flatten(Document(strict_json.parse(data), has_decimals=True))
+        return _flatten(Document(strict_json.parse(data, unread=STATISTICS), has_decimals=True))
     except DoubleRoundingError:
-        return _flatten(Document(strict_json.parse(data, exact_float32=True), has_decimals=False))
+        return _flatten(Document(strict_json.parse(data, exact_float32=True, unread=STATISTICS), has_decimals=False))
 
 
 # ---- where the bytes come from --------------------------------------------------------------------------------------

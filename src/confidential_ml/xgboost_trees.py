@@ -21,11 +21,12 @@ from confidential_ml.xgboost_document import (
     object_in,
 )
 
-__all__ = ["Trees"]
+__all__ = ["STATISTICS", "Trees"]
 
 # Pruned nodes stay in the file. Twice the enclave's limit leaves room for them and bounds the memory this takes.
 _MAX_NODES_IN_FILE = 2 * flat_model.MAX_NODES
-_STATISTICS = ("base_weights", "loss_changes", "sum_hessian", "parents")
+# Arrays that no prediction uses: their lengths are checked, their values not looked at.
+STATISTICS = ("base_weights", "loss_changes", "sum_hessian", "parents")
 
 
 class Trees:
@@ -43,7 +44,7 @@ class Trees:
 
     def forest(self, *, group: Integers, weight: Floats | None, round_begin: Integers) -> Forest:
         """Read the nodes of all trees; what they say is checked when they are packed."""
-        for name in _STATISTICS:
+        for name in STATISTICS:
             self._check_statistics(name)
         has_split_type = any("split_type" in tree for tree in self._trees)  # since 1.3
         split_type = self._nodes("split_type") if has_split_type else np.zeros(int(self._sizes.sum()), np.int64)
@@ -123,9 +124,10 @@ class Trees:
         width = self._leaf_size if name == "base_weights" else 1
         for number, tree in enumerate(self._trees):
             value = tree.get(name, ())
-            if not isinstance(value, (list, np.ndarray)):
+            if not isinstance(value, (list, np.ndarray)) and type(value) is not int:
                 raise ModelFormatError(f"tree {number}: {name} is missing or no array; the file is damaged")
-            check_length(f"tree {number}: {name}", len(value), int(self._sizes[number]) * width)
+            length = value if isinstance(value, int) else len(value)  # strict_json hands over the length alone
+            check_length(f"tree {number}: {name}", length, int(self._sizes[number]) * width)
 
     def _leaf_vectors(self) -> Floats:
         if not all("leaf_weights" in tree for tree in self._trees):

@@ -1,0 +1,442 @@
+"""What predict takes as rows, missing marks, rounds and base margins, what it refuses, and that no error tells values."""
+
+from __future__ import annotations
+
+import array
+import decimal
+import fractions
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import confidential_ml as cml
+from confidential_ml.rows import as_base_margin, as_rows
+
+Array = npt.NDArray[Any]
+
+N_FEATURES = 6
+# In every row that is refused here; no error may show it.
+SENTINEL = 7654.3125
+SENTINEL_TEXT = "7654"
+NOT_A_NUMBER = float("nan")
+
+
+@pytest.fixture(scope="module")
+def rows() -> Array:
+    """Small whole numbers, exact in every dtype below, beside halves where the dtype has them."""
+    return np.random.default_rng(0).integers(-3, 4, (40, N_FEATURES)).astype(np.float32)
+
+
+def assert_same_bits(actual: Array, expected: Array) -> None:
+    assert actual.dtype == expected.dtype == np.float32
+    assert actual.shape == expected.shape
+    np.testing.assert_array_equal(actual.view(np.uint32), expected.view(np.uint32))
+
+
+def refused(call: Callable[[], object], match: str | None = None) -> None:
+    """The call is refused as an invalid input, with a sentence that names no value of the input."""
+    with pytest.raises(cml.InvalidInputError, match=match) as caught:
+        call()
+    assert isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, cml.ConfidentialMLError)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert SENTINEL_TEXT not in str(caught.value)
+    assert SENTINEL_TEXT not in shown
+    assert len(str(caught.value)) < 300
+
+
+# ---- dtypes and layouts ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("code", ["f2", "f4", "f8", "g", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?", "O"])
+def test_every_real_dtype_in_either_byte_order(
+    code: str, order: str, rows: Array, regression: cml.ConfidentialModel
+) -> None:
+    whole = np.abs(rows) if code.startswith("u") else rows
+    typed = whole.astype(np.dtype(code).newbyteorder(order))
+    expected = regression.predict(typed.astype(np.float32))
+    assert_same_bits(regression.predict(typed), expected)
+    if code not in {"?", "O"} and not code.startswith("u"):
+        assert_same_bits(expected, regression.predict(rows))
+
+
+def test_float64_is_rounded_as_a_cast_does(regression: cml.ConfidentialModel) -> None:
+    precise = np.random.default_rng(1).normal(size=(200, N_FEATURES)) * 10.0 ** np.arange(-50, 58, 18)
+    with np.errstate(over="ignore"):
+        expected = regression.predict(precise.astype(np.float32))
+    assert_same_bits(regression.predict(precise), expected)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(np.asfortranarray, id="fortran"),
+        pytest.param(lambda a: np.repeat(a, 2, axis=0)[::2], id="every second row"),
+        pytest.param(lambda a: np.repeat(a, 2, axis=1)[:, ::2], id="every second column"),
+        pytest.param(lambda a: a[::-1].copy()[::-1], id="negative row stride"),
+        pytest.param(lambda a: a[:, ::-1].copy()[:, ::-1], id="negative column stride"),
+        pytest.param(lambda a: a.view(np.ndarray), id="view"),
+        pytest.param(lambda a: np.frombuffer(b"?" + a.tobytes(), np.uint8)[1:].view(np.float32).reshape(a.shape), id="odd"),
+        pytest.param(lambda a: np.rec.fromarrays([a])["f0"], id="field of records"),
+        pytest.param(lambda a: np.concatenate([a, a])[: len(a)], id="front of a larger array"),
+        pytest.param(lambda a: a.tolist(), id="lists"),
+        pytest.param(lambda a: tuple(map(tuple, a.tolist())), id="tuples"),
+        pytest.param(lambda a: list(a), id="list of arrays"),
+        pytest.param(lambda a: memoryview(a), id="memoryview"),
+        pytest.param(lambda a: np.asmatrix(a), id="matrix", marks=pytest.mark.filterwarnings("ignore::Warning")),
+        pytest.param(lambda a: [array.array("f", row) for row in a], id="array.array"),
+        pytest.param(lambda a: [[np.float64(v) for v in row] for row in a], id="numpy scalars"),
+        pytest.param(lambda a: [[decimal.Decimal(float(v)) for v in row] for row in a], id="Decimal"),
+        pytest.param(lambda a: [[fractions.Fraction(float(v)) for v in row] for row in a], id="Fraction"),
+    ],
+)
+def test_layout_and_container_change_nothing(
+    make: Callable[[Array], Any], rows: Array, regression: cml.ConfidentialModel
+) -> None:
+    given = make(rows)
+    actual = regression.predict(given)
+    assert type(actual) is np.ndarray
+    assert_same_bits(actual, regression.predict(rows))
+
+
+def test_none_among_objects_is_missing(rows: Array, regression: cml.ConfidentialModel) -> None:
+    objects = rows.astype(object)
+    objects[::3, 1] = None
+    expected = rows.copy()
+    expected[::3, 1] = np.nan
+    assert_same_bits(regression.predict(objects), regression.predict(expected))
+
+
+def test_rows_are_read_only_neither_copied_nor_changed(rows: Array, regression: cml.ConfidentialModel) -> None:
+    locked = rows.copy()
+    locked.flags.writeable = False
+    assert as_rows(locked, N_FEATURES, NOT_A_NUMBER) is locked
+    before = locked.tobytes()
+    for missing in (NOT_A_NUMBER, 0.0):
+        assert_same_bits(regression.predict(locked, missing=missing), regression.predict(rows, missing=missing))
+    assert locked.tobytes() == before
+
+
+def test_a_float32_matrix_is_passed_on_without_a_copy(rows: Array) -> None:
+    assert as_rows(rows, N_FEATURES, NOT_A_NUMBER) is rows
+    assert as_rows(rows, N_FEATURES, 12345.0) is rows  # nothing to mark: still no copy
+    part = rows[10:20]
+    assert as_rows(part, N_FEATURES, NOT_A_NUMBER) is part
+    marked = as_rows(rows, N_FEATURES, 0.0)
+    assert not np.shares_memory(marked, rows)
+    assert as_rows(rows.astype(np.float64), N_FEATURES, NOT_A_NUMBER).dtype == np.float32
+
+
+def test_base_margin_that_fits_is_passed_on_without_a_copy() -> None:
+    margins = np.zeros((5, 3), np.float32)
+    assert as_base_margin(margins, 5, 3) is margins
+    assert as_base_margin(None, 5, 3) is None
+
+
+# ---- rows that are refused ------------------------------------------------------------------------------------------
+
+
+class Frame:
+    """Looks like a data frame of pandas."""
+
+    iloc = None
+
+    def __array__(self, dtype: object = None, copy: object = None) -> Array:
+        return np.full((2, N_FEATURES), SENTINEL, np.float32)
+
+
+class InterchangeFrame:
+    """Looks like a data frame of any library with the interchange protocol."""
+
+    def __dataframe__(self) -> None:
+        return None
+
+
+class ArrowTable:
+    def __arrow_c_stream__(self) -> None:
+        return None
+
+
+class Sparse:
+    """Looks like a sparse matrix of SciPy."""
+
+    def tocsr(self) -> None:
+        return None
+
+
+class Unconvertible:
+    def __array__(self, dtype: object = None, copy: object = None) -> Array:
+        raise ValueError(f"value {SENTINEL} is bad")
+
+
+class UnconvertibleNumber:
+    def __float__(self) -> float:
+        raise ValueError(f"value {SENTINEL} is bad")
+
+    def __repr__(self) -> str:
+        return f"number {SENTINEL}"
+
+
+def full(shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
+    return np.full(shape, SENTINEL, dtype)
+
+
+def objects(value: object) -> Array:
+    matrix = np.empty((2, N_FEATURES), object)
+    for index in np.ndindex(matrix.shape):
+        matrix[index] = value
+    return matrix
+
+
+@pytest.mark.parametrize(
+    ("bad", "match"),
+    [
+        pytest.param(SENTINEL, "0 dimensions", id="number"),
+        pytest.param(full(()), "0 dimensions", id="0-D"),
+        pytest.param(full((N_FEATURES,)), r"1 dimension,.*\[row\]", id="1-D"),
+        pytest.param(full((2, 3, N_FEATURES)), "3 dimensions", id="3-D"),
+        pytest.param([SENTINEL] * N_FEATURES, "1 dimension", id="flat list"),
+        pytest.param([], "1 dimension", id="empty list"),
+        pytest.param([[]], "0 columns", id="row without columns"),
+        pytest.param(full((2, N_FEATURES - 1)), "5 columns.*6 features", id="too few columns"),
+        pytest.param(full((2, N_FEATURES + 1)), "7 columns.*6 features", id="too many columns"),
+        pytest.param(full((N_FEATURES, 2)), "2 columns", id="transposed"),
+        pytest.param(full((2, N_FEATURES), np.complex64), "complex64", id="complex64"),
+        pytest.param(full((2, N_FEATURES), np.complex128), "complex128", id="complex128"),
+        pytest.param(full((2, N_FEATURES)).astype("U"), "<U", id="text"),
+        pytest.param(full((2, N_FEATURES)).astype("S"), "S", id="bytes"),
+        pytest.param(full((2, N_FEATURES)).astype(np.int64).astype("M8[s]"), "datetime64", id="datetime"),
+        pytest.param(full((2, N_FEATURES)).astype(np.int64).astype("m8[s]"), "timedelta64", id="timedelta"),
+        pytest.param(np.zeros((2, N_FEATURES), "V4"), r"\|V4", id="void"),
+        pytest.param(np.zeros((2, N_FEATURES), [("a", "f4")]), "dtype", id="records"),
+        pytest.param([[str(SENTINEL)] * N_FEATURES], "<U", id="list of text"),
+        pytest.param(full((2, N_FEATURES)).astype("U").astype(object), "text", id="text objects"),
+        pytest.param(full((2, N_FEATURES)).astype("S").astype(object), "text", id="bytes objects"),
+        pytest.param(objects(bytearray(str(SENTINEL), "ascii")), "real numbers|text", id="bytearray objects"),
+        pytest.param(objects(np.str_(SENTINEL)), "text", id="numpy text objects"),
+        pytest.param(objects(np.datetime64(7654, "s")), "real numbers", id="datetime objects"),
+        pytest.param(objects(np.full(2, SENTINEL)), "real numbers", id="array objects"),
+        pytest.param(full((2, N_FEATURES), np.complex64).astype(object), "complex", id="complex objects"),
+        pytest.param([[UnconvertibleNumber()] * N_FEATURES], "real numbers", id="objects that are no numbers"),
+        pytest.param([[10**400] * N_FEATURES], "real numbers", id="integers beyond every float"),
+        pytest.param([[SENTINEL] * N_FEATURES, [SENTINEL]], "cannot be made an array", id="ragged"),
+        pytest.param(np.ma.masked_array(full((2, N_FEATURES))), r"masked.*filled\(numpy.nan\)", id="masked"),
+        pytest.param(Sparse(), "sparse", id="sparse"),
+        pytest.param(Frame(), r"data frame.*to_numpy\(\)", id="data frame"),
+        pytest.param(InterchangeFrame(), "data frame", id="interchange data frame"),
+        pytest.param(ArrowTable(), "data frame", id="arrow table"),
+        pytest.param(Unconvertible(), "cannot be made an array", id="unconvertible"),
+        pytest.param(None, "0 dimensions", id="None"),
+        pytest.param({"a": SENTINEL}, None, id="dict"),
+        pytest.param({SENTINEL}, None, id="set"),
+        pytest.param((SENTINEL for _ in range(3)), None, id="generator"),
+        pytest.param(object(), None, id="object"),
+        pytest.param(np.float32, None, id="class"),
+    ],
+)
+def test_rows_that_are_refused(bad: Any, match: str | None, regression: cml.ConfidentialModel) -> None:
+    refused(lambda: regression.predict(bad), match)
+
+
+@pytest.mark.parametrize("make", ["csr_matrix", "csc_matrix", "coo_matrix", "csr_array", "lil_matrix", "dok_matrix"])
+def test_every_sparse_container_of_scipy_is_refused(make: str, regression: cml.ConfidentialModel) -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    refused(lambda: regression.predict(getattr(sparse, make)(full((2, N_FEATURES)))), "sparse")
+
+
+def test_data_frames_of_pandas_are_refused(regression: cml.ConfidentialModel) -> None:
+    pandas = pytest.importorskip("pandas")
+    refused(lambda: regression.predict(pandas.DataFrame(full((2, N_FEATURES)))), "data frame")
+
+
+# ---- missing --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "missing", [-1.0, 0.0, -0.0, 2, True, np.float32(1), np.int8(3), np.inf, -np.inf, 1e300, 1e-300, decimal.Decimal(2)]
+)
+def test_a_number_can_mean_missing(missing: Any, rows: Array, regression: cml.ConfidentialModel) -> None:
+    given = rows.copy()
+    given[::7, 2], given[1::7, 2], given[2::7, 3] = np.inf, -np.inf, np.nan
+    with np.errstate(over="ignore", under="ignore"):
+        mark = np.array(float(missing)).astype(np.float32)
+    expected = np.where(given == mark, np.float32(np.nan), given)
+    assert_same_bits(regression.predict(given, missing=missing), regression.predict(expected))
+    assert_same_bits(regression.predict(given.astype(np.float64), missing=missing), regression.predict(expected))
+
+
+def test_missing_is_compared_after_rounding_to_float32(rows: Array, regression: cml.ConfidentialModel) -> None:
+    given = rows.astype(np.float64)
+    given[::2, 0] = 0.1
+    expected = rows.copy()
+    expected[::2, 0] = np.nan
+    assert_same_bits(regression.predict(given, missing=0.1), regression.predict(expected))
+    assert_same_bits(regression.predict(given.astype(np.float32), missing=0.1), regression.predict(expected))
+
+
+@pytest.mark.parametrize("missing", [None, "nan", b"0", 1j, [1.0], [], object(), (0.0, 1.0), 10**400], ids=lambda x: type(x).__name__)
+def test_missing_that_is_no_number_is_refused(missing: Any, rows: Array, regression: cml.ConfidentialModel) -> None:
+    refused(lambda: regression.predict(rows, missing=missing), "missing")
+
+
+# ---- iteration_range ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        (-1, 0),
+        (-1, 3),
+        (0, -1),
+        (2, 1),
+        (6, 5),
+        (0, 7),
+        (7, 0),
+        (7, 7),
+        (0, 2**31),
+        (0, 2**32 - 1),
+        (0, 2**32),
+        (2**32, 0),
+        (2**32, 2**32 + 1),
+        (2**64, 2**64),
+        (0, 10**100),
+        (-(10**100), 1),
+        (0.0, 1.0),
+        (0, 1.5),
+        (np.float32(0), np.float32(1)),
+        ("0", "1"),
+        (None, None),
+        (0, None),
+        (),
+        (1,),
+        (0, 1, 2),
+        "01",
+        "ab",
+        5,
+        0.5,
+        object(),
+        [[0, 1]],
+    ],
+    ids=repr,
+)
+def test_iteration_ranges_that_are_refused(bounds: Any, rows: Array, regression: cml.ConfidentialModel) -> None:
+    refused(lambda: regression.predict(rows, iteration_range=bounds), "iteration_range")
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, np.uint8, np.int32, bool])
+def test_iteration_ranges_of_any_integer_type(kind: Any, rows: Array, regression: cml.ConfidentialModel) -> None:
+    expected = regression.predict(rows, iteration_range=(0, 1))
+    assert_same_bits(regression.predict(rows, iteration_range=(kind(0), kind(1))), expected)
+    as_list: Any = [kind(0), kind(1)]
+    assert_same_bits(regression.predict(rows, iteration_range=as_list), expected)
+    assert not np.array_equal(expected, regression.predict(rows))
+
+
+def test_a_linear_model_takes_only_ranges_from_its_beginning(
+    rows: Array, enclave: cml.Enclave, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    from test_predict import FIXTURES
+
+    path = tmp_path_factory.mktemp("linear") / "linear.sealed"
+    cml.seal(FIXTURES / "xgb-3.4.1.linear.ubj", path)
+    with cml.ConfidentialModel.load_sealed(path, enclave=enclave) as model:
+        assert_same_bits(model.predict(rows, iteration_range=(0, 2)), model.predict(rows))
+        refused(lambda: model.predict(rows, iteration_range=(1, 2)), "gblinear")
+
+
+# ---- base_margin ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, ">f4", np.int16, object])
+def test_base_margin_of_any_dtype_and_layout(dtype: Any, rows: Array, classifier: cml.ConfidentialModel) -> None:
+    margins = np.random.default_rng(2).integers(-3, 4, (len(rows), 3)).astype(np.float32)
+    expected = classifier.predict(rows, base_margin=margins)
+    typed = margins.astype(dtype)
+    for given in (typed, np.asfortranarray(typed), typed.ravel(), typed[::-1].copy()[::-1], typed.tolist()):
+        assert_same_bits(classifier.predict(rows, base_margin=given), expected)
+    assert not np.array_equal(expected, classifier.predict(rows))
+
+
+def test_base_margin_of_one_group_may_be_a_vector_or_a_column(rows: Array, regression: cml.ConfidentialModel) -> None:
+    margins = np.arange(len(rows), dtype=np.float32)
+    expected = regression.predict(rows, base_margin=margins)
+    assert_same_bits(regression.predict(rows, base_margin=margins.reshape(-1, 1)), expected)
+    no_trees = regression.predict(rows, base_margin=margins, iteration_range=(3, 3))
+    assert_same_bits(no_trees, margins)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(), (0,), (1,), (40,), (3,), (40, 1), (3, 40), (39, 3), (41, 3), (40, 4), (119,), (121,), (1, 120), (40, 3, 1)],
+)
+def test_base_margins_of_wrong_shape_are_refused(
+    shape: tuple[int, ...], rows: Array, classifier: cml.ConfidentialModel
+) -> None:
+    refused(lambda: classifier.predict(rows, base_margin=full(shape)), "base_margin has shape")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        full((40, 3), np.complex64),
+        full((40, 3)).astype("U"),
+        full((40, 3)).astype("U").astype(object),
+        np.ma.masked_array(full((40, 3))),
+        Sparse(),
+        Frame(),
+        Unconvertible(),
+        [[SENTINEL], [SENTINEL, SENTINEL]],
+    ],
+    ids=lambda bad: type(bad).__name__,
+)
+def test_base_margins_of_wrong_kind_are_refused(bad: Any, rows: Array, classifier: cml.ConfidentialModel) -> None:
+    refused(lambda: classifier.predict(rows, base_margin=bad), "base_margin")
+
+
+def test_options_are_keywords_only(rows: Array, regression: cml.ConfidentialModel) -> None:
+    predict: Any = regression.predict
+    with pytest.raises(TypeError):
+        predict(rows, True)
+
+
+# ---- the extension module itself ------------------------------------------------------------------------------------
+
+
+def test_the_extension_shows_no_arguments_in_its_errors(enclave: cml.Enclave, rows: Array) -> None:
+    """Its callers are in the package; still, a TypeError of pybind11 would print every argument."""
+    core: Any = enclave._core
+    secret = full((2, N_FEATURES))
+    attempts: list[Callable[[], object]] = [
+        lambda: core.predict(1, secret.astype(np.float64), 1, 1, False, 0, 0, None),
+        lambda: core.predict(1, np.asfortranarray(secret), 1, 1, False, 0, 0, None),
+        lambda: core.predict(1, secret, 1, 1, False, 0, 0, secret.astype(np.float64)),
+        lambda: core.predict(1, secret.ravel(), 1, 1, False, 0, 0, None),
+        lambda: core.seal_model(str(SENTINEL), "id", 1),
+        lambda: core.load_model(bytearray(str(SENTINEL), "ascii")),
+    ]
+    for attempt in attempts:
+        with pytest.raises((TypeError, ValueError)) as caught:
+            attempt()
+        assert SENTINEL_TEXT not in str(caught.value)
+
+
+def test_the_enclave_itself_checks_handle_columns_and_rounds(enclave: cml.Enclave, tmp_path_factory: pytest.TempPathFactory,
+                                                             regression: cml.ConfidentialModel, rows: Array) -> None:
+    core, handle = enclave._core, regression._handle
+    with pytest.raises(cml.EnclaveError, match="not loaded"):
+        core.predict(handle + 10**6, rows, 1, 1, False, 0, 0, None)
+    with pytest.raises(cml.InvalidInputError, match="do not match"):
+        core.predict(handle, np.ascontiguousarray(rows[:, 1:]), 1, 1, False, 0, 0, None)
+    with pytest.raises(cml.InvalidInputError, match="rounds"):
+        core.predict(handle, rows, 1, 1, False, 0, 7, None)
+    with pytest.raises(cml.InvalidInputError, match="rounds"):
+        core.predict(handle, rows, 1, 1, False, 5, 4, None)
+    with pytest.raises(cml.InvalidInputError, match="base_margin"):
+        core.predict(handle, rows, 1, 1, False, 0, 0, np.zeros(3, np.float32))
+    with pytest.raises(cml.EnclaveError, match="sizes"):
+        core.predict(handle, rows, 1, 2, False, 0, 0, None)
