@@ -123,6 +123,7 @@ PYBIND11_MODULE(_core, module) {
   module.attr("image_name") = kImageName;
   module.attr("takes_fuse_key") = kTakesFuseKey;
   module.attr("thread_count") = kThreadCount;
+  // NOLINTNEXTLINE(performance-unnecessary-value-param): the signature is pybind11's
   py::register_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);

@@ -338,7 +338,8 @@ oe_result_t fail(oe_result_t result, const char* reason) {
 }  // namespace
 }  // namespace confidential_ml::simulation
 
-using namespace confidential_ml::simulation;
+using namespace confidential_ml::simulation;  // NOLINT(google-build-using-namespace): the names below are the
+                                              // SDK's
 
 oe_result_t oe_create_enclave(const char* path, oe_enclave_type_t type, uint32_t flags,
                               const oe_enclave_setting_t* settings, uint32_t setting_count,

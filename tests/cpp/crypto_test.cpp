@@ -53,8 +53,9 @@ TEST(Sha256, OfPartsIsThatOfTheirConcatenation) {
   const Bytes whole = range(0, 200);
   for (size_t cut = 0; cut <= whole.size(); ++cut) {
     Bytes digest(kSha256Size);
-    ASSERT_EQ(Status::kOk, sha256({{whole.data(), cut}, {nullptr, 0}, {whole.data() + cut, whole.size() - cut}},
-                                  digest.data()));
+    ASSERT_EQ(
+        Status::kOk,
+        sha256({{whole.data(), cut}, {nullptr, 0}, {whole.data() + cut, whole.size() - cut}}, digest.data()));
     ASSERT_EQ(digest_of(whole), digest) << cut;
   }
 }
@@ -69,9 +70,10 @@ Bytes derive(const Bytes& key, const Bytes& salt, const Bytes& info, size_t size
 TEST(Hkdf, KnownAnswers) {
   EXPECT_EQ(hex("3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865"),
             derive(Bytes(22, 0x0b), range(0, 13), range(0xf0, 10), 42));
-  EXPECT_EQ(hex("b11e398dc80327a1c8e7f78c596a49344f012eda2d4efad8a050cc4c19afa97c59045a99cac7827271cb41c65e590e09"
-                "da3275600c2f09b8367793a9aca3db71cc30c58179ec3e87c14c01d5c1f3434f1d87"),
-            derive(range(0, 80), range(0x60, 80), range(0xb0, 80), 82));
+  EXPECT_EQ(
+      hex("b11e398dc80327a1c8e7f78c596a49344f012eda2d4efad8a050cc4c19afa97c59045a99cac7827271cb41c65e590e09"
+          "da3275600c2f09b8367793a9aca3db71cc30c58179ec3e87c14c01d5c1f3434f1d87"),
+      derive(range(0, 80), range(0x60, 80), range(0xb0, 80), 82));
   EXPECT_EQ(hex("8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8"),
             derive(Bytes(22, 0x0b), {}, {}, 42));
 }
@@ -80,7 +82,8 @@ TEST(Hkdf, GivesUpBeyondItsLongestOutput) {
   Bytes output(255 * 32 + 1);
   const Bytes key(32, 1);
   EXPECT_EQ(Status::kOk, hkdf_sha256(view(key), {nullptr, 0}, {nullptr, 0}, output.data(), 255 * 32));
-  EXPECT_EQ(Status::kCryptoFailed, hkdf_sha256(view(key), {nullptr, 0}, {nullptr, 0}, output.data(), output.size()));
+  EXPECT_EQ(Status::kCryptoFailed,
+            hkdf_sha256(view(key), {nullptr, 0}, {nullptr, 0}, output.data(), output.size()));
 }
 
 struct GcmCase {
@@ -132,7 +135,8 @@ TEST(AesGcm, KnownAnswers) {
 
 TEST(AesGcm, NoFlippedBitOpensAndNothingOfThePlaintextIsLeft) {
   const GcmCase genuine = gcm_cases()[3];
-  for (Bytes GcmCase::*part : {&GcmCase::key, &GcmCase::nonce, &GcmCase::aad, &GcmCase::ciphertext, &GcmCase::tag}) {
+  for (Bytes GcmCase::*part :
+       {&GcmCase::key, &GcmCase::nonce, &GcmCase::aad, &GcmCase::ciphertext, &GcmCase::tag}) {
     for (size_t bit = 0; bit < (genuine.*part).size() * 8; ++bit) {
       GcmCase forged = genuine;
       (forged.*part)[bit / 8] = static_cast<uint8_t>((forged.*part)[bit / 8] ^ 1u << bit % 8);

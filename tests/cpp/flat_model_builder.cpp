@@ -11,12 +11,12 @@ constexpr float kTiny = std::numeric_limits<float>::denorm_min();
 constexpr float kHuge = std::numeric_limits<float>::max();
 
 // Where float32 comparisons are easily got wrong.
-constexpr float kCommonNumbers[] = {0.0f,  -0.0f,  kTiny,  -kTiny, 1.0f,        -1.0f,        0.5f,
-                                    -0.5f, 1e-39f, kHuge,  -kHuge, 1.17549435e-38f, 16777216.0f, 3.0f};
+constexpr float kCommonNumbers[] = {0.0f,   -0.0f, kTiny,  -kTiny,          1.0f,        -1.0f, 0.5f, -0.5f,
+                                    1e-39f, kHuge, -kHuge, 1.17549435e-38f, 16777216.0f, 3.0f};
 
 // Around the edges of category sets: of a word, of float32's integers, of the set.
-constexpr float kCategories[] = {-kInfinity, -1.0f,  -0.5f,      -kTiny,      -0.0f,       0.0f,   kTiny,
-                                 0.999f,     31.0f,  31.5f,      32.0f,       63.0f,       64.0f,  95.0f,
+constexpr float kCategories[] = {-kInfinity, -1.0f,  -0.5f,       -kTiny,      -0.0f,       0.0f,  kTiny,
+                                 0.999f,     31.0f,  31.5f,       32.0f,       63.0f,       64.0f, 95.0f,
                                  96.0f,      127.0f, 16777215.0f, 16777216.0f, 16777218.0f, kHuge, kInfinity};
 
 template <typename T>
@@ -135,9 +135,9 @@ void FlatSections::count() {
 Bytes FlatSections::bytes() const {
   Bytes bytes;
   append(&bytes, magic, sizeof magic);
-  const uint32_t header[] = {version,    booster,     objective,  leaf_size,  feature_count,    group_count,
-                             round_count, tree_count, node_count, leaf_value_count, categorical_count,
-                             category_word_count};
+  const uint32_t header[] = {version,       booster,          objective,         leaf_size,
+                             feature_count, group_count,      round_count,       tree_count,
+                             node_count,    leaf_value_count, categorical_count, category_word_count};
   append(&bytes, header, sizeof header / sizeof header[0]);
   append(&bytes, &total_size, 1);
   append(&bytes, base_score);

@@ -22,10 +22,10 @@ struct BuiltNode {
   bool is_categorical = false;
   bool missing_left = false;
   uint32_t feature = 0;
-  float value = 0;                  // threshold, or leaf value
-  std::vector<float> leaf_vector;   // if the model has leaf vectors
+  float value = 0;                   // threshold, or leaf value
+  std::vector<float> leaf_vector;    // if the model has leaf vectors
   std::vector<uint32_t> categories;  // words of the set that goes right
-  size_t left = 0, right = 0;       // in BuiltTree::nodes
+  size_t left = 0, right = 0;        // in BuiltTree::nodes
 };
 
 struct BuiltTree {

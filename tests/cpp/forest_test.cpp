@@ -1,5 +1,5 @@
-// The engine against a walk over the model as it was built, which shares no line with the engine, its parser or the
-// format's node order: same margins, bit for bit.
+// The engine against a walk over the model as it was built, which shares no line with the engine, its parser
+// or the format's node order: same margins, bit for bit.
 
 #include "enclave/forest.h"
 
@@ -157,7 +157,7 @@ TEST_P(Engine, AgreesWithTheNaiveWalk) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Engine, ::testing::ValuesIn(test::kAllKinds),
-                         [](const auto& info) { return std::string(test::name_of(info.param)); });
+                         [](const auto& kind) { return std::string(test::name_of(kind.param)); });
 
 // ---- one split at a time ----
 
@@ -223,8 +223,8 @@ TEST(CategoricalSplit, MembersGoRightAndAllOthersLeft) {
 
 TEST(CategoricalSplit, WhatIsNoCategoryGoesLeft) {
   const BuiltModel model = category_stump({UINT32_MAX, UINT32_MAX, UINT32_MAX});
-  for (const float x : {-kTiny, -0.5f, -1.0f, -3e38f, -kInfinity, 96.0f, 1e6f, 16777215.0f, 16777216.0f, 4294967296.0f,
-                        3e38f, kInfinity}) {
+  for (const float x : {-kTiny, -0.5f, -1.0f, -3e38f, -kInfinity, 96.0f, 1e6f, 16777215.0f, 16777216.0f,
+                        4294967296.0f, 3e38f, kInfinity}) {
     EXPECT_EQ(1.0f, ask(model, x)) << x;
   }
   for (const float x : {0.0f, 95.0f, 95.99f}) EXPECT_EQ(2.0f, ask(model, x)) << x;

@@ -1,4 +1,5 @@
-// docs/formats.md section 1, rule by rule: what parse_model accepts and with which status it refuses the rest.
+// docs/formats.md section 1, rule by rule: what parse_model accepts and with which status it refuses the
+// rest.
 
 #include "enclave/model.h"
 
@@ -196,11 +197,12 @@ TEST_P(ParsesKind, AtNoOtherLength) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, ParsesKind, ::testing::ValuesIn(test::kAllKinds),
-                         [](const auto& info) { return std::string(test::name_of(info.param)); });
+                         [](const auto& kind) { return std::string(test::name_of(kind.param)); });
 
 TEST(ParseModel, AcceptsEveryObjective) {
   for (uint32_t objective = 1; objective <= 20; ++objective) {
-    EXPECT_EQ(Status::kOk, parse_broken(plain_model(), [&](auto& f) { f.objective = objective; })) << objective;
+    EXPECT_EQ(Status::kOk, parse_broken(plain_model(), [&](auto& f) { f.objective = objective; }))
+        << objective;
   }
 }
 
@@ -249,7 +251,7 @@ TEST(Header, OtherBoostersAndObjectivesAreUnknown) {
 
 struct Limit {
   const char* name;
-  uint32_t FlatSections::* field;
+  uint32_t FlatSections::*field;
   uint32_t lowest, highest;
   Status at_highest;  // what else is wrong then: the sections are not there
 };
@@ -286,7 +288,7 @@ TEST(Header, TotalSizeBeyondItsLimitIsRefused) {
 }
 
 TEST(Header, CountsThatDoNotAddUpToTheSizeAreRefused) {
-  const auto linear_too = [](uint32_t FlatSections::* field) {
+  const auto linear_too = [](uint32_t FlatSections::*field) {
     return field == &FlatSections::feature_count || field == &FlatSections::group_count;
   };
   for (const auto field :
@@ -301,8 +303,7 @@ TEST(Header, CountsThatDoNotAddUpToTheSizeAreRefused) {
     }
   }
   for (const uint64_t change : {uint64_t{1}, uint64_t{4}, UINT64_MAX, UINT64_MAX - 3}) {
-    EXPECT_EQ(Status::kModelSizeWrong,
-              with_header(plain_model(), [&](auto& f) { f.total_size += change; }));
+    EXPECT_EQ(Status::kModelSizeWrong, with_header(plain_model(), [&](auto& f) { f.total_size += change; }));
   }
 }
 
@@ -352,7 +353,7 @@ TEST(Header, EveryTreeHasANode) {
 
 TEST(Numbers, AreFiniteWhereverTheyStand) {
   for (const float bad : {kNan, -kNan, kInfinity, -kInfinity, std::numeric_limits<float>::signaling_NaN()}) {
-    const auto refused = [&](const BuiltModel& model, std::vector<float> FlatSections::* section) {
+    const auto refused = [&](const BuiltModel& model, std::vector<float> FlatSections::*section) {
       const size_t count = (test::flatten(model).*section).size();
       for (size_t i = 0; i < count; ++i) {
         EXPECT_EQ(Status::kModelNotFinite, parse_broken(model, [&](auto& f) { (f.*section)[i] = bad; })) << i;
@@ -500,7 +501,8 @@ TEST(Nodes, OfEverySequenceOfLeavesAndSplitsOnlyTreesAreAccepted) {
   for (const uint32_t size : {1u, 3u, 5u, 7u, 9u, 11u}) {
     FlatSections flat = test::flatten(model_of(test::chain((size - 1) / 2)));
     for (uint32_t leaf_bits = 0; leaf_bits < 1u << size; ++leaf_bits) {
-      for (uint32_t i = 0; i < size; ++i) flat.node_words[i] = (leaf_bits >> i & 1u) != 0 ? test::kLeafWord : 0;
+      for (uint32_t i = 0; i < size; ++i)
+        flat.node_words[i] = (leaf_bits >> i & 1u) != 0 ? test::kLeafWord : 0;
       const bool expected = is_tree(leaf_bits, size);
       accepted += expected;
       ASSERT_EQ(expected ? Status::kOk : Status::kModelTreeWrong, parse(flat)) << leaf_bits << " of " << size;

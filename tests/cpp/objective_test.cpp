@@ -1,5 +1,5 @@
-// Links and transforms of all objectives, against the formulas in double precision and at their special values.
-// Bit equality with XGBoost is checked by the Python tests, on models XGBoost wrote.
+// Links and transforms of all objectives, against the formulas in double precision and at their special
+// values. Bit equality with XGBoost is checked by the Python tests, on models XGBoost wrote.
 
 #include "enclave/objective.h"
 
@@ -47,7 +47,8 @@ void expect_close(double expected, float actual) {
   EXPECT_NEAR(expected, static_cast<double>(actual), 2e-7 * (1 + std::fabs(expected)));
 }
 
-const float kMargins[] = {0.0f, -0.0f, 1e-30f, 0.1f, -0.1f, 1.0f, -1.0f, 5.5f, -5.5f, 20.0f, -20.0f, 80.0f, -80.0f};
+const float kMargins[] = {0.0f, -0.0f, 1e-30f, 0.1f,   -0.1f, 1.0f,  -1.0f,
+                          5.5f, -5.5f, 20.0f,  -20.0f, 80.0f, -80.0f};
 
 TEST(Codes, AreOneToTwenty) {
   for (uint32_t code = 1; code <= 20; ++code) EXPECT_TRUE(is_objective(code)) << code;
@@ -203,7 +204,8 @@ TEST(Link, OfExpectilesIsUndoneByTheirTransform) {
   const Row base_score = {-2.0f, 0.5f, 0.75f, 100.0f};
   const Row values = transformed(17, linked(Objective::kExpectile, base_score), 4);
   for (size_t g = 0; g < 4; ++g) expect_close(static_cast<double>(base_score[g]), values[g]);
-  for (const float margin : linked(Objective::kExpectile, {5.0f, 5.0f, 1.0f})) EXPECT_TRUE(std::isfinite(margin));
+  for (const float margin : linked(Objective::kExpectile, {5.0f, 5.0f, 1.0f}))
+    EXPECT_TRUE(std::isfinite(margin));
 }
 
 TEST(Link, RefusesBaseScoresWithoutAMargin) {

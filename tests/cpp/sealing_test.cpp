@@ -22,7 +22,8 @@ using SimulatedIdentity = confidential_ml_simulated_identity;
 constexpr uint32_t kMrenclave = 1, kMrsigner = 2;
 
 // Offsets of docs/formats.md 2.1, written out again on purpose.
-constexpr size_t kVersion = 8, kHeaderSize = 12, kDigest = 16, kPolicy = 48, kPlatform = 50, kProdId = 52, kSvn = 54;
+constexpr size_t kVersion = 8, kHeaderSize = 12, kDigest = 16, kPolicy = 48, kPlatform = 50, kProdId = 52,
+                 kSvn = 54;
 constexpr size_t kMrenclaveField = 56, kMrsignerField = 88, kModelDigest = 120, kSalt = 152, kKeyCheck = 184;
 constexpr size_t kCiphertextSize = 216, kModelIdSize = 224, kKeyInfoSize = 226, kModelId = 228;
 constexpr size_t kTagSize = 16;
@@ -41,11 +42,13 @@ T field(const Bytes& bytes, size_t offset) {
 
 template <typename T>
 void set_field(Bytes* bytes, size_t offset, T value) {
+  ASSERT_LE(offset + sizeof value, bytes->size());
   std::memcpy(bytes->data() + offset, &value, sizeof value);
 }
 
 void flip(Bytes* bytes, size_t bit) {
-  (*bytes)[bit / 8] = static_cast<uint8_t>((*bytes)[bit / 8] ^ 1u << bit % 8);
+  uint8_t& byte = bytes->at(bit / 8);
+  byte = static_cast<uint8_t>(byte ^ 1u << bit % 8);
 }
 
 // What somebody who knows the format does after changing the header.
@@ -177,9 +180,10 @@ TEST_F(Sealing, TakesModelIdsOfTheSpecification) {
   EXPECT_EQ(Status::kOk, try_seal(std::string(64, 'x'), kMrenclave, &file));
   EXPECT_EQ(Status::kOk, open(file));
   const std::string with_nul("a\0b", 3);
-  for (const std::string& id : {std::string(), std::string(65, 'x'), std::string(100000, 'x'), with_nul,
-                                std::string("_a"), std::string("-a"), std::string("a b"), std::string("a/b"),
-                                std::string("\xc3\xa4"), std::string("a\n"), std::string("a@"), std::string("a[")}) {
+  for (const std::string& id :
+       {std::string(), std::string(65, 'x'), std::string(100000, 'x'), with_nul, std::string("_a"),
+        std::string("-a"), std::string("a b"), std::string("a/b"), std::string("\xc3\xa4"),
+        std::string("a\n"), std::string("a@"), std::string("a[")}) {
     EXPECT_EQ(Status::kModelIdInvalid, try_seal(id, kMrenclave, &file)) << id;
   }
 }
@@ -198,8 +202,8 @@ TEST_F(Sealing, FitsItsBufferExactlyOrNotAtAll) {
     Bytes buffer(capacity);
     uint64_t size = 77;
     EXPECT_EQ(capacity == needed ? Status::kOk : Status::kBufferTooSmall,
-              seal(view(flat_), {reinterpret_cast<const uint8_t*>(id.data()), id.size()}, kMrenclave, buffer.data(),
-                   buffer.size(), &size));
+              seal(view(flat_), {reinterpret_cast<const uint8_t*>(id.data()), id.size()}, kMrenclave,
+                   buffer.data(), buffer.size(), &size));
     EXPECT_EQ(capacity == needed ? needed : 77u, size);
   }
 }
@@ -244,13 +248,15 @@ TEST_F(Sealing, WhatIsNoSealedModelIsNone) {
 
 TEST_F(Sealing, HeaderSizeOutOfBoundsIsDamage) {
   const Bytes genuine = sealed(kMrenclave);
-  for (const uint32_t size : {0u, 15u, 16u, 47u, 4097u, UINT32_MAX, static_cast<uint32_t>(genuine.size() + 1)}) {
+  for (const uint32_t size :
+       {0u, 15u, 16u, 47u, 4097u, UINT32_MAX, static_cast<uint32_t>(genuine.size() + 1)}) {
     Bytes file = genuine;
     set_field(&file, kHeaderSize, size);
     EXPECT_EQ(Status::kSealedModelDamaged, open(file)) << size;
   }
   for (const uint32_t size : {48u, 100u, 227u, 228u, 746u, 748u, static_cast<uint32_t>(genuine.size())}) {
-    EXPECT_EQ(Status::kSealedModelDamaged, open_changed(genuine, [&](Bytes* f) { set_field(f, kHeaderSize, size); }))
+    EXPECT_EQ(Status::kSealedModelDamaged,
+              open_changed(genuine, [&](Bytes* f) { set_field(f, kHeaderSize, size); }))
         << size;
   }
 }
@@ -269,7 +275,8 @@ TEST_F(Sealing, OtherVersionsAreUnsupportedWhateverElseTheyHold) {
   set_field(&shortest, kVersion, 7u);
   set_field(&shortest, kHeaderSize, 48u);
   recompute_digest(&shortest);
-  EXPECT_EQ(Status::kSealedVersionUnsupported, open(shortest)) << "the first 48 bytes are all that versions share";
+  EXPECT_EQ(Status::kSealedVersionUnsupported, open(shortest))
+      << "the first 48 bytes are all that versions share";
 }
 
 TEST_F(Sealing, FieldsOutOfRangeAreDamage) {
@@ -366,7 +373,8 @@ TEST_F(Sealing, AnotherKeyIsNamed) {
   const size_t key_info = kModelId + 7;
   for (const size_t offset : {kSalt, kSalt + 31, kKeyCheck, kKeyCheck + 31, key_info + 6, key_info + kCpuSvn,
                               key_info + kCpuSvn + 15, key_info + kKeyId, key_info + 511}) {
-    EXPECT_EQ(Status::kSealedKeyDiffers, open_changed(file, [&](Bytes* f) { flip(f, offset * 8 + 7); })) << offset;
+    EXPECT_EQ(Status::kSealedKeyDiffers, open_changed(file, [&](Bytes* f) { flip(f, offset * 8 + 7); }))
+        << offset;
   }
 }
 
@@ -374,7 +382,8 @@ TEST_F(Sealing, AnotherKeyIsNamed) {
 TEST_F(Sealing, WhatTheKeyDoesNotCoverIsAuthenticated) {
   const Bytes file = sealed(kMrenclave);
   for (const size_t offset : {kProdId, kMrenclaveField, kMrsignerField + 31, kModelDigest}) {
-    EXPECT_EQ(Status::kSealedModelDamaged, open_changed(file, [&](Bytes* f) { flip(f, offset * 8); })) << offset;
+    EXPECT_EQ(Status::kSealedModelDamaged, open_changed(file, [&](Bytes* f) { flip(f, offset * 8); }))
+        << offset;
   }
   EXPECT_EQ(Status::kSealedModelDamaged, open_changed(file, [](Bytes* f) { (*f)[kModelId] = 'M'; }));
 }
@@ -386,9 +395,8 @@ TEST_F(Sealing, PartsOfTwoFilesDoNotFitTogether) {
   std::copy(other.begin() + static_cast<std::ptrdiff_t>(header_size), other.end(),
             mixed.begin() + static_cast<std::ptrdiff_t>(header_size));
   EXPECT_EQ(Status::kSealedModelDamaged, open(mixed));
-  EXPECT_EQ(Status::kSealedKeyDiffers, open_changed(one, [&](Bytes* f) {
-              std::copy_n(other.begin() + kSalt, 32, f->begin() + kSalt);
-            }));
+  EXPECT_EQ(Status::kSealedKeyDiffers,
+            open_changed(one, [&](Bytes* f) { std::copy_n(other.begin() + kSalt, 32, f->begin() + kSalt); }));
 }
 
 // ---- other enclaves, other machines ----

@@ -142,8 +142,8 @@ void spoil_last_word(test::Kind kind, test::Bytes* flat) {
   std::memcpy(flat->data() + flat->size() - sizeof word, &word, sizeof word);
 }
 
-// The parser keeps nothing of a model in memory that is not wiped, neither while it reads nor afterwards, whether
-// it accepts the model or refuses it half-way.
+// The parser keeps nothing of a model in memory that is not wiped, neither while it reads nor afterwards,
+// whether it accepts the model or refuses it half-way.
 TEST(ParsedModel, IsWipedWhole) {
   for (const test::Kind kind : test::kAllKinds) {
     for (const bool accepted : {true, false}) {

@@ -1,0 +1,697 @@
+"""Enclaves and models from first use to the end of the process: closing, collecting, forking, threads, exit."""
+
+from __future__ import annotations
+
+import gc
+import html.parser
+import signal
+import threading
+import time
+import warnings
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import confidential_ml as cml
+from confidential_ml import card
+from confidential_ml.enclave import default_enclave
+
+if TYPE_CHECKING:
+    from conftest import RunPython
+
+Array = npt.NDArray[Any]
+
+FIXTURES = Path(__file__).parent / "fixtures" / "xgboost"
+ROWS: Array = np.load(FIXTURES / "X.npy")
+
+# How often things are done that go wrong once in a while, if they go wrong.
+FORKS = 20
+EXITS = 12
+
+
+@pytest.fixture(scope="module")
+def path(regression_file: Path, enclave: cml.Enclave, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sealed regression model."""
+    path = tmp_path_factory.mktemp("lifecycle") / "regression.sealed"
+    cml.seal(regression_file, path, model_id="regression", enclave=enclave)
+    return path
+
+
+@pytest.fixture
+def model(path: Path, enclave: cml.Enclave) -> cml.ConfidentialModel:
+    """A model in the shared enclave that a test may close."""
+    return cml.ConfidentialModel.load_sealed(path, enclave=enclave)
+
+
+@pytest.fixture(scope="module")
+def expected(path: Path, enclave: cml.Enclave) -> Array:
+    with cml.ConfidentialModel.load_sealed(path, enclave=enclave) as model:
+        return model.predict(ROWS)
+
+
+@pytest.fixture(scope="module")
+def spare(enclave: cml.Enclave) -> cml.Enclave:
+    """A second enclave of this process, open until `test_an_enclave_closes_once_and_for_all`."""
+    return cml.Enclave()
+
+
+# ---- closing --------------------------------------------------------------------------------------------------------
+
+
+def test_a_closed_model_predicts_no_more(model: cml.ConfidentialModel) -> None:
+    assert model.is_open
+    model.close()
+    assert not model.is_open
+    with pytest.raises(cml.EnclaveError, match="model is closed"):
+        model.predict(ROWS)
+    model.close()
+    assert model.info.model_id == "regression"
+    assert ", closed>" in repr(model)
+    assert "(closed)" in model._repr_html_()
+
+
+def test_with_closes_a_model_whatever_happens(path: Path, enclave: cml.Enclave, expected: Array) -> None:
+    with cml.ConfidentialModel.load_sealed(path, enclave=enclave) as model:
+        np.testing.assert_array_equal(model.predict(ROWS), expected)
+    assert not model.is_open
+    with pytest.raises(KeyError), cml.ConfidentialModel.load_sealed(path, enclave=enclave) as model:
+        raise KeyError
+    assert not model.is_open
+    assert enclave.is_open
+
+
+def test_two_enclaves_have_models_of_their_own(
+    path: Path, classifier_file: Path, enclave: cml.Enclave, spare: cml.Enclave, expected: Array, tmp_path: Path
+) -> None:
+    assert spare is not enclave
+    assert spare.identity == enclave.identity
+    cml.seal(classifier_file, tmp_path / "classifier.sealed", enclave=spare)
+    # One file opens in both: the image and the machine are the same.
+    one = cml.ConfidentialModel.load_sealed(path, enclave=enclave)
+    two = cml.ConfidentialModel.load_sealed(tmp_path / "classifier.sealed", enclave=spare)
+    assert one.enclave is enclave
+    assert two.enclave is spare
+    np.testing.assert_array_equal(one.predict(ROWS), expected)
+    assert two.predict(ROWS).shape == (len(ROWS), 3)
+    unknown = 10**9
+    for core in (enclave._core, spare._core):
+        with pytest.raises(cml.EnclaveError, match="not loaded"):
+            core.describe_model(unknown)
+    one.close()
+    assert two.predict(ROWS).shape == (len(ROWS), 3)
+    two.close()
+
+
+def test_calls_without_an_enclave_share_one(path: Path, enclave: cml.Enclave) -> None:
+    with cml.ConfidentialModel.load_sealed(path) as one, cml.ConfidentialModel.load_sealed(path) as two:
+        assert one.enclave is two.enclave is enclave is default_enclave()
+
+
+def test_an_enclave_closes_once_and_for_all(path: Path, spare: cml.Enclave, enclave: cml.Enclave) -> None:
+    model = cml.ConfidentialModel.load_sealed(path, enclave=spare)
+    with spare:
+        assert spare.is_open
+        assert model.is_open
+    assert not spare.is_open
+    assert not model.is_open
+    assert ", closed>" in repr(spare)
+    assert "(closed)" in spare._repr_html_()
+    spare.close()
+    for attempt in (
+        lambda: model.predict(ROWS),
+        lambda: cml.ConfidentialModel.load_sealed(path, enclave=spare),
+        lambda: cml.seal(FIXTURES / "xgb-3.4.1.reg.ubj", path.with_name("never"), enclave=spare),
+    ):
+        with pytest.raises(cml.EnclaveError, match="closed"):
+            attempt()
+    assert not path.with_name("never").exists()
+    model.close()
+    assert enclave.is_open
+
+
+# ---- garbage --------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_nobody_holds_is_unloaded(path: Path, enclave: cml.Enclave) -> None:
+    model = cml.ConfidentialModel.load_sealed(path, enclave=enclave)
+    handle, gone = model._handle, weakref.ref(model)
+    assert enclave._core.describe_model(handle)["model_id"] == "regression"
+    del model
+    gc.collect()
+    assert gone() is None
+    with pytest.raises(cml.EnclaveError, match="not loaded"):
+        enclave._core.describe_model(handle)
+
+
+def test_models_are_loaded_and_forgotten_a_thousand_times(path: Path, enclave: cml.Enclave, expected: Array) -> None:
+    """Four times the number an enclave holds: each must have gone before."""
+    handles = set()
+    for number in range(1000):
+        model = cml.ConfidentialModel.load_sealed(path, enclave=enclave)
+        handles.add(model._handle)
+        if number % 2:
+            model.close()
+        if number % 100 == 0:
+            np.testing.assert_array_equal(model.predict(ROWS), expected)
+        del model
+    assert len(handles) == 1000  # a handle is never used twice
+
+
+def test_an_enclave_holds_256_models(path: Path, enclave: cml.Enclave) -> None:
+    models = []
+    with pytest.raises(cml.EnclaveError, match=r"256 models.*close"):
+        for _ in range(257):
+            models.append(cml.ConfidentialModel.load_sealed(path, enclave=enclave))
+    assert len(models) > 200  # others share the enclave
+    models.pop().close()
+    cml.ConfidentialModel.load_sealed(path, enclave=enclave).close()
+    for model in models:
+        model.close()
+
+
+def test_garbage_of_every_kind_in_a_process_of_its_own(path: Path, run_python: RunPython) -> None:
+    code = """
+import gc, sys, weakref
+import numpy as np
+import confidential_ml as cml
+path = sys.argv[1]
+rows = np.zeros((3, 6), np.float32)
+
+# An enclave nobody holds ends; its models keep it.
+enclave = cml.Enclave()
+model = cml.ConfidentialModel.load_sealed(path, enclave=enclave)
+gone = weakref.ref(enclave)
+core = enclave._core
+del enclave
+gc.collect()
+assert gone() is not None and model.predict(rows).shape == (3,)
+del model
+gc.collect()
+assert gone() is None and not core.is_open
+
+# A cycle goes with the collector.
+enclave = cml.Enclave()
+enclave.itself = enclave
+core = enclave._core
+del enclave
+gc.collect()
+assert not core.is_open
+
+# The shared enclave is made again after it was closed.
+one = cml.ConfidentialModel.load_sealed(path)
+one.enclave.close()
+two = cml.ConfidentialModel.load_sealed(path)
+assert two.enclave is not one.enclave and not one.is_open and two.predict(rows).shape == (3,)
+"""
+    result = run_python(code, path)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+# ---- the end of the process -----------------------------------------------------------------------------------------
+
+PRELUDE = """
+import os, sys, threading, time
+import numpy as np
+import confidential_ml as cml
+path = sys.argv[1]
+rows = np.random.default_rng(0).normal(size=(20000, 6)).astype(np.float32)
+model = cml.ConfidentialModel.load_sealed(path)
+expected = model.predict(rows)
+"""
+
+PREDICTING_THREADS = """
+def predict_for_ever():
+    try:
+        while True:
+            model.predict(rows)
+    except cml.EnclaveError:
+        pass
+for _ in range(4):
+    threading.Thread(target=predict_for_ever, daemon=True).start()
+time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [
+        ("", 0),
+        ("sys.exit(3)", 3),
+        ("raise KeyError('the end')", 1),
+        ("import atexit; atexit.register(lambda: model.predict(rows)); atexit.register(model.predict, rows)", 0),
+        ("other = cml.Enclave(); second = cml.ConfidentialModel.load_sealed(path, enclave=other)", 0),
+        ("sys.modules['kept'] = model; del model", 0),
+        ("class A: pass\na = A(); a.a = a; a.model = model; a.enclave = model.enclave", 0),
+        ("model.enclave.close()", 0),
+        ("os._exit(0)", 0),
+    ],
+)
+def test_ends_with_models_open(ending: str, code: int, path: Path, run_python: RunPython) -> None:
+    result = run_python(PRELUDE + ending, path)
+    assert result.returncode == code, result.stderr
+    assert ("KeyError: 'the end'" in result.stderr) == (code == 1)
+    assert code == 1 or result.stderr == ""
+
+
+def test_ends_while_daemon_threads_predict(path: Path, run_python: RunPython) -> None:
+    for number in range(EXITS):
+        result = run_python(PRELUDE + PREDICTING_THREADS, path, 0.01 * (number % 4), timeout=60)
+        assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_ends_while_daemon_threads_load(path: Path, run_python: RunPython) -> None:
+    code = """
+def load_for_ever():
+    try:
+        while True:
+            with cml.ConfidentialModel.load_sealed(path) as model:
+                model.predict(rows[:5])
+    except cml.EnclaveError:
+        pass
+for _ in range(3):
+    threading.Thread(target=load_for_ever, daemon=True).start()
+time.sleep(float(sys.argv[2]))
+"""
+    for number in range(EXITS):
+        result = run_python(PRELUDE + code, path, 0.01 * (number % 4), timeout=60)
+        assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_is_killed_by_a_signal_while_predicting(path: Path, run_python: RunPython) -> None:
+    code = "threading.Timer(0.05, os.kill, (os.getpid(), 2)).start()\nwhile True: model.predict(rows)"
+    result = run_python(PRELUDE + code, path)
+    assert result.returncode in (1, -signal.SIGINT)
+    assert "KeyboardInterrupt" in result.stderr
+    assert "Fatal" not in result.stderr
+
+
+# ---- fork -----------------------------------------------------------------------------------------------------------
+
+IN_THE_CHILD = """
+import signal, warnings
+warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+
+def check_in_child():
+    signal.alarm(30)  # instead of hanging
+    assert not model.is_open and not model.enclave.is_open
+    for attempt in (
+        lambda: model.predict(rows),
+        lambda: cml.ConfidentialModel.load_sealed(path, enclave=model.enclave),
+        lambda: cml.seal(sys.argv[2], path + ".never", enclave=model.enclave),
+    ):
+        try:
+            attempt()
+        except cml.EnclaveError as error:
+            assert "fork" in str(error), error
+        else:
+            raise AssertionError("an enclave of the parent was used")
+    mine = cml.ConfidentialModel.load_sealed(path)
+    assert mine.enclave is not model.enclave
+    assert np.array_equal(mine.predict(rows), expected)
+    model.close()
+    model.enclave.close()
+    assert np.array_equal(mine.predict(rows), expected)
+"""
+
+FORK = """
+def fork(leave):
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            check_in_child()
+            code = 0
+        finally:
+            leave(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+"""
+
+
+def test_a_forked_child_makes_an_enclave_of_its_own(path: Path, regression_file: Path, run_python: RunPython) -> None:
+    code = """
+for leave in (os._exit, sys.exit):  # with and without the end of the interpreter
+    for _ in range(3):
+        assert fork(leave) == 0
+        assert np.array_equal(model.predict(rows), expected)
+assert model.is_open and model.enclave.is_open
+"""
+    result = run_python(PRELUDE + IN_THE_CHILD + FORK + code, path, regression_file, timeout=120)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_grandchild_too(path: Path, regression_file: Path, run_python: RunPython) -> None:
+    code = """
+def child_and_grandchild():
+    global model
+    check_in_child()
+    model = cml.ConfidentialModel.load_sealed(path)
+    pid = os.fork()
+    if pid == 0:
+        check_in_child()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+pid = os.fork()
+if pid == 0:
+    child_and_grandchild()
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+assert np.array_equal(model.predict(rows), expected)
+"""
+    result = run_python(PRELUDE + IN_THE_CHILD + code, path, regression_file)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_forks_while_threads_predict(path: Path, regression_file: Path, run_python: RunPython) -> None:
+    """A lock that a thread of the parent holds at that moment stays locked in the child: nobody may wait for it."""
+    code = f"""
+stop = threading.Event()
+failures = []
+def predict_until_stopped(n):
+    while not stop.is_set():
+        if not np.array_equal(model.predict(rows[:n]), expected[:n]):
+            failures.append("other bits")
+threads = [threading.Thread(target=predict_until_stopped, args=(n,)) for n in (1, 1, 1, 1, 10, 20000)]
+for thread in threads:
+    thread.start()
+codes = [fork(os._exit if number % 2 else sys.exit) for number in range({FORKS})]
+stop.set()
+for thread in threads:
+    thread.join()
+assert codes == [0] * {FORKS}, codes
+assert failures == []
+"""
+    result = run_python(PRELUDE + IN_THE_CHILD + FORK + code, path, regression_file, timeout=200)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_workers_of_multiprocessing(path: Path, regression_file: Path, run_python: RunPython) -> None:
+    code = """
+import multiprocessing
+def work(number):
+    mine = cml.ConfidentialModel.load_sealed(path)
+    return mine.predict(rows[number : number + 10]).tobytes()
+if __name__ == "__main__":
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        parts = pool.map(work, range(0, 100, 10))
+    assert b"".join(parts) == expected[:100].tobytes()
+    assert np.array_equal(model.predict(rows), expected)
+"""
+    result = run_python(PRELUDE + IN_THE_CHILD + code, path, regression_file, timeout=120)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+# ---- threads --------------------------------------------------------------------------------------------------------
+
+
+def test_more_threads_than_the_enclave_has_slots(model: cml.ConfidentialModel, expected: Array) -> None:
+    from confidential_ml import _core
+
+    n_threads = 3 * _core.thread_count
+    barrier = threading.Barrier(n_threads)
+
+    def work(number: int) -> int:
+        barrier.wait(60)
+        rng = np.random.default_rng(number)
+        for _ in range(30):
+            begin = int(rng.integers(0, len(ROWS)))
+            np.testing.assert_array_equal(model.predict(ROWS[begin:]), expected[begin:] if begin < len(ROWS) else [])
+        return number
+
+    with ThreadPoolExecutor(n_threads) as pool:
+        assert sorted(pool.map(work, range(n_threads))) == list(range(n_threads))
+    model.close()
+
+
+def test_threads_load_predict_seal_and_close_at_once(
+    path: Path, regression_file: Path, enclave: cml.Enclave, expected: Array, tmp_path: Path
+) -> None:
+    def work(number: int) -> None:
+        mine = tmp_path / f"{number}.sealed"
+        for _ in range(5):
+            cml.seal(regression_file, mine, enclave=enclave)
+            with cml.ConfidentialModel.load_sealed(mine, enclave=enclave) as model:
+                np.testing.assert_array_equal(model.predict(ROWS), expected)
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(work, range(12)))
+
+
+def large_batch(model: cml.ConfidentialModel, seconds: float) -> Array:
+    """Rows that keep `predict` busy for about so long, in many blocks."""
+    rows: Array = np.tile(ROWS, (2000, 1))
+    started = time.perf_counter()
+    model.predict(rows)
+    took = time.perf_counter() - started
+    return np.tile(rows, (min(max(1, round(seconds / took)), 60), 1))
+
+
+def test_other_threads_run_during_a_prediction(model: cml.ConfidentialModel) -> None:
+    rows = large_batch(model, 0.4)
+    done = threading.Event()
+
+    def predict() -> None:
+        model.predict(rows)
+        done.set()
+
+    worker = threading.Thread(target=predict)
+    started = time.perf_counter()
+    worker.start()
+    longest, last = 0.0, time.perf_counter()
+    while not done.is_set():
+        time.sleep(0)
+        now = time.perf_counter()
+        longest, last = max(longest, now - last), now
+    took = time.perf_counter() - started
+    worker.join()
+    # Holding the interpreter lock would make one pause as long as the prediction.
+    assert longest < took / 2, (longest, took)
+    model.close()
+
+
+@pytest.mark.parametrize("closed", ["model", "enclave"])
+def test_a_prediction_under_way_is_finished_before_its_model_or_enclave_goes(
+    closed: str, path: Path, run_python: RunPython
+) -> None:
+    """However many blocks it is made of: docs of `ConfidentialModel.close` and `Enclave.close`."""
+    code = """
+big = np.tile(rows, (80, 1))
+whole = np.tile(expected, 80)
+inside = threading.Event()
+results = []
+def predict():
+    inside.set()
+    try:
+        results.append(model.predict(big))
+    except cml.EnclaveError as error:
+        results.append(error)
+started = time.perf_counter()
+model.predict(big)
+took = time.perf_counter() - started
+threads = [threading.Thread(target=predict) for _ in range(2)]
+for thread in threads:
+    thread.start()
+inside.wait()
+time.sleep(took / 3)
+(model if sys.argv[2] == "model" else model.enclave).close()
+for thread in threads:
+    thread.join()
+assert all(isinstance(result, np.ndarray) and np.array_equal(result, whole) for result in results), results
+assert not model.is_open
+"""
+    result = run_python(PRELUDE + code, path, closed)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("closed", ["model", "enclave"])
+def test_closing_while_many_threads_predict(closed: str, path: Path, run_python: RunPython) -> None:
+    code = """
+small, wanted = rows[:500], expected[:500]
+wrong, finished = [], []
+def predict_until_closed():
+    try:
+        while True:
+            if not np.array_equal(model.predict(small), wanted):
+                wrong.append("other bits")
+    except cml.EnclaveError:
+        finished.append(1)
+threads = [threading.Thread(target=predict_until_closed) for _ in range(20)]
+for thread in threads:
+    thread.start()
+time.sleep(0.05)
+(model if sys.argv[2] == "model" else model.enclave).close()
+for thread in threads:
+    thread.join(30)
+assert len(finished) == 20 and not wrong
+"""
+    result = run_python(PRELUDE + code, path, closed)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_batches_larger_than_a_block_equal_their_rows(model: cml.ConfidentialModel, expected: Array) -> None:
+    """Blocks are of 4 MiB, about 175,000 rows of six features."""
+    n_rows = 400_003
+    rows = np.resize(ROWS, (n_rows, ROWS.shape[1]))
+    np.testing.assert_array_equal(model.predict(rows), np.resize(expected, n_rows))
+    margins = np.arange(n_rows, dtype=np.float32) / 1024
+    shifted = model.predict(rows, base_margin=margins)
+    for begin in (0, 174_761, 174_762, 174_763, n_rows - 5):
+        part = slice(begin, begin + 5)
+        np.testing.assert_array_equal(shifted[part], model.predict(rows[part], base_margin=margins[part]))
+    model.close()
+
+
+def test_large_batches_of_several_outputs(classifier: cml.ConfidentialModel) -> None:
+    rows = np.resize(ROWS, (180_000, ROWS.shape[1]))
+    once = classifier.predict(ROWS)
+    np.testing.assert_array_equal(classifier.predict(rows), np.resize(once, (180_000, 3)))
+
+
+# ---- how they look --------------------------------------------------------------------------------------------------
+
+
+def test_relative_paths(regression_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cml.seal(regression_file, "model.sealed")
+    assert cml.inspect_sealed("model.sealed").model_id == "model"
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    with cml.ConfidentialModel.load_sealed("../model.sealed") as model:
+        assert model.predict(ROWS).shape == (len(ROWS),)
+    cml.seal(regression_file, Path("../second.sealed"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["below", "model.sealed", "second.sealed"]
+
+
+class Elements(html.parser.HTMLParser):
+    """Checks that every element is closed in order, and gathers the text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.open.append(tag)
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data + "\n"
+
+
+def parsed(markup: str) -> Elements:
+    elements = Elements()
+    elements.feed(markup)
+    elements.close()
+    assert elements.open == []
+    return elements
+
+
+def test_reprs_show_who_runs_and_that_it_is_a_simulation(model: cml.ConfidentialModel, enclave: cml.Enclave) -> None:
+    identity = enclave.identity
+    if identity.platform == "openenclave":
+        pytest.skip("not a simulation")
+    assert not identity.protects
+    for thing in (model, enclave):
+        text = repr(thing)
+        assert "SIMULATION" in text
+        assert identity.mrenclave[:12] in text
+        elements = parsed(thing._repr_html_())
+        assert "SIMULATION" in elements.text
+        assert "protects nothing" in elements.text
+        assert identity.mrenclave in elements.text
+        assert identity.mrsigner in elements.text
+        assert elements.tags <= {"div", "table", "tr", "th", "td", "code", "span"}
+    assert model.info.model_digest in parsed(model._repr_html_()).text
+    assert "'regression'" in repr(model)
+    assert "reg:squarederror" in repr(model)
+    model.close()
+
+
+def test_what_a_card_shows_is_escaped() -> None:
+    hostile = "<script>alert('1')</script>&\"><img src=x>"
+    for platform, debug in (("simulation", False), ("openenclave-simulation", False), ("openenclave", True)):
+        identity = cml.EnclaveIdentity(platform, hostile, hostile, 1, 1, debug)
+        elements = parsed(card.render(hostile, identity, [(hostile, hostile)], is_open=False))
+        assert not elements.tags & {"script", "img"}
+        assert elements.text.count(hostile) == 5
+        assert "SIMULATION" in elements.text or "DEBUG" in elements.text
+    sgx = parsed(card.render("title", cml.EnclaveIdentity("openenclave", "", "", 1, 1, False), [], is_open=True))
+    assert "SGX enclave" in sgx.text
+    assert "SIMULATION" not in sgx.text
+
+
+def test_making_a_simulated_enclave_warns_at_the_callers_line(path: Path, run_python: RunPython) -> None:
+    from confidential_ml import _core
+
+    if _core.platform == "openenclave":
+        pytest.skip("not a simulation")
+    for statement in (
+        "cml.Enclave()",
+        "cml.ConfidentialModel.load_sealed(sys.argv[1])",
+        "cml.seal(sys.argv[2], sys.argv[1] + '.second')",
+    ):
+        code = f"""
+import sys, warnings
+import confidential_ml as cml
+def use():
+    {statement}
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    use()
+(one,) = caught
+assert one.category is cml.SimulationWarning and "protects nothing" in str(one.message)
+print(one.filename, one.lineno)
+"""
+        result = run_python(code, path, FIXTURES / "xgb-3.4.1.reg.ubj")
+        assert (result.returncode, result.stderr) == (0, "")
+        assert (statement, result.stdout.strip()) == (statement, "<string> 5")
+
+
+def test_a_simulation_warning_turned_error_makes_no_enclave(path: Path, run_python: RunPython) -> None:
+    code = """
+import sys, warnings
+import confidential_ml as cml
+warnings.simplefilter("error", cml.SimulationWarning)
+try:
+    cml.ConfidentialModel.load_sealed(sys.argv[1])
+except cml.SimulationWarning:
+    print("refused")
+"""
+    from confidential_ml import _core
+
+    if _core.platform == "openenclave":
+        pytest.skip("not a simulation")
+    result = run_python(code, path)
+    assert (result.returncode, result.stdout.strip(), result.stderr) == (0, "refused", "")
+
+
+def test_images_that_are_none(tmp_path: Path, enclave: cml.Enclave) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "other").write_bytes(bytes(5000))
+    names = [tmp_path / "absent", tmp_path, tmp_path / "empty", tmp_path / "other", str(tmp_path / "n\udcffn")]
+    for image in names:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", cml.SimulationWarning)
+            with pytest.raises(cml.EnclaveError, match="could not be created from"):
+                cml.Enclave(image)
+
+
+def test_a_changed_image_is_refused(tmp_path: Path, enclave: cml.Enclave) -> None:
+    from confidential_ml import _core
+
+    if _core.platform != "simulation":
+        pytest.skip("Open Enclave in simulation does not measure; SGX does")
+    image = Path(cml.__file__).parent / _core.image_name
+    data = bytearray(image.read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "changed").write_bytes(data)
+    with pytest.raises(cml.EnclaveError, match="could not be created from"):
+        cml.Enclave(tmp_path / "changed")
