@@ -127,13 +127,14 @@ def test_common_code_includes_nothing_of_the_others() -> None:
 
 
 def test_only_cmake_chooses_the_platform() -> None:
-    """No conditional compilation in trusted code but include guards."""
+    """No conditional compilation in trusted code but include guards and what refuses a compiler option."""
     directive = re.compile(r"^\s*#\s*(if|ifdef|ifndef|elif)\b(.*)", re.MULTILINE)
     found = [
         (path.name, condition)
         for path in ENCLAVE
         for kind, condition in directive.findall(path.read_text(encoding="utf-8"))
         if not (kind == "ifndef" and condition.strip().endswith("_H_"))
+        and condition.strip() != "__FAST_MATH__"
     ]
     assert found == []
 

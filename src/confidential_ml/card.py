@@ -9,7 +9,7 @@ from confidential_ml.identity import EnclaveIdentity
 # Colours are legible on light and dark notebooks alike: the card brings its own background.
 _STYLE = (
     "font:13px/1.45 system-ui,sans-serif;color:#1b1f24;background:#fff;border:1px solid #d0d7de;border-radius:8px;"
-    "max-width:46em;overflow:hidden;margin:.4em 0"
+    "max-width:54em;overflow:hidden;margin:.4em 0"
 )
 _BANNER = "padding:.45em .9em;font-weight:600;color:#fff;background:"
 _RED, _AMBER, _GREEN = "#b42318", "#8a5300", "#1a7f37"
@@ -55,12 +55,12 @@ def render(title: str, identity: EnclaveIdentity, rows: list[tuple[str, str]], *
     ]
     cells = "".join(
         f'<tr style="background:none"><th style="{_NAME_STYLE};font-weight:400">{html.escape(name)}</th>'
-        f'<td style="{_VALUE_STYLE}"><code style="background:none;color:inherit">{html.escape(value)}</code></td></tr>'
+        f'<td style="{_VALUE_STYLE}"><code style="background:none;color:inherit;font-size:12px">{html.escape(value)}</code></td></tr>'
         for name, value in everything
     )
     closed = "" if is_open else ' <span style="color:#57606a;font-weight:400">(closed)</span>'
     return (
         f'<div style="{_STYLE}"><div style="{_BANNER}{colour}">{html.escape(text)}</div>'
         f'<div style="padding:.6em .9em .2em;font-weight:600">{html.escape(title)}{closed}</div>'
-        f'<table style="border-collapse:collapse;margin:0 0 .6em;border:0;color:inherit">{cells}</table></div>'
+        f'<table style="border-collapse:collapse;margin:0 0 .6em;border:0;color:inherit;font:inherit">{cells}</table></div>'
     )

@@ -30,8 +30,12 @@
 #include "tests/cpp/status_printer.h"
 
 // Some tests ask for more memory than there is and want to be told so.
-extern "C" const char* __asan_default_options() { return "allocator_may_return_null=1"; }
-extern "C" const char* __tsan_default_options() { return "allocator_may_return_null=1"; }
+#define CML_SANITIZER_OPTIONS(name)                                      \
+  extern "C" __attribute__((visibility("default"))) const char* name() { \
+    return "allocator_may_return_null=1";                                \
+  }
+CML_SANITIZER_OPTIONS(__asan_default_options)
+CML_SANITIZER_OPTIONS(__tsan_default_options)
 
 namespace confidential_ml {
 namespace {
