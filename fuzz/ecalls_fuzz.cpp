@@ -298,6 +298,12 @@ bool Session::step() {
 }  // namespace
 }  // namespace confidential_ml::fuzz
 
+// Before the first input: libFuzzer takes stock of the loaded modules at its start, and the image is one.
+extern "C" int LLVMFuzzerInitialize(int*, char***) {
+  static_cast<void>(confidential_ml::fuzz::enclave());
+  return 0;
+}
+
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   constexpr int kMaxSteps = 32;
   confidential_ml::fuzz::Session session(confidential_ml::Reader(data, size));

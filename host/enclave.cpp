@@ -32,9 +32,12 @@ uint64_t watch_forks() {
   return process_generation.load(std::memory_order_relaxed);
 }
 
-[[noreturn]] void throw_oe(const std::string& what, oe_result_t result) {
-  throw EnclaveException(what + ": " + oe_result_str(result));
-}
+// What to look at when an enclave cannot be created; the SDK's own log on standard error says more.
+constexpr char kCreationAdvice[] =
+    kTakesFuseKey
+        ? "; check that the image exists, is signed and was built for this platform"
+        : "; check that the image exists and is signed, and that this machine has SGX, its driver and the "
+          "SGX runtime (docs/building.md)";
 
 std::string read_string(Reader& reader, size_t size) {
   std::string value(size, '\0');
@@ -77,7 +80,10 @@ Enclave::Enclave(const std::string& image, ByteView platform_input)
     : process_generation_(watch_forks()), shared_(std::make_unique<Shared>()) {
   const oe_result_t created = oe_create_confidential_ml_enclave(image.c_str(), OE_ENCLAVE_TYPE_SGX,
                                                                 kCreateFlags, nullptr, 0, &shared_->enclave);
-  if (created != OE_OK) throw_oe("the enclave could not be created from " + image, created);
+  if (created != OE_OK) {
+    throw EnclaveException("the enclave could not be created from " + image + ": " + oe_result_str(created) +
+                           kCreationAdvice);
+  }
   try {
     const Call call(*this);
     uint32_t status = 0;
@@ -99,7 +105,8 @@ bool Enclave::is_forked() const {
 }
 
 void Enclave::finish(const Call&, oe_result_t result, uint32_t status) const {
-  if (result != OE_OK) throw_oe("the call into the enclave failed", result);
+  if (result != OE_OK)
+    throw EnclaveException(std::string("the call into the enclave failed: ") + oe_result_str(result));
   if (status != static_cast<uint32_t>(Status::kOk)) throw EnclaveException(static_cast<Status>(status));
 }
 
