@@ -212,7 +212,8 @@ void Session::predict() {
   const auto s = input_.read<PredictStep>();
   const Bytes pattern = take(s.float_count * sizeof(float));
   const Description d = handles_.empty() ? Description{} : description_of(handle(s.which));
-  if (d.features > 1u << 16 || d.groups > 1u << 12) return;  // slow, and nothing is learnt
+  constexpr uint64_t kSlow = 1u << 16;  // floats: beyond, an input takes seconds and nothing is learnt
+  if (uint64_t{d.features} * s.row_count > kSlow || uint64_t{d.groups} * s.row_count > kSlow) return;
   const uint64_t row_size = d.features * sizeof(float), margin_size = d.groups * sizeof(float);
   const uint64_t columns = s.output_margin == 1 ? d.groups : d.columns;
   const Buffer<float> rows(changed(s.row_count * row_size, s.rows_change));

@@ -32,6 +32,12 @@ uint64_t watch_forks() {
   return process_generation.load(std::memory_order_relaxed);
 }
 
+constexpr char kClosed[] = "the enclave is closed; make a new Enclave";
+constexpr char kForked[] =
+    "the enclave was made before this process was forked and belongs to the parent; make a new Enclave and "
+    "load the "
+    "model again in the child";
+
 // What to look at when an enclave cannot be created; the SDK's own log on standard error says more.
 constexpr char kCreationAdvice[] =
     kTakesFuseKey
@@ -47,19 +53,40 @@ std::string read_string(Reader& reader, size_t size) {
 
 }  // namespace
 
+// A prediction of any number of blocks: while one is under way, its model stays loaded and its enclave open.
+class Enclave::Prediction {
+ public:
+  Prediction(const Enclave& owner, uint64_t handle) : shared_(*owner.shared_), handle_(handle) {
+    owner.check_open();
+    const std::lock_guard<std::mutex> lock(shared_.mutex);
+    if (shared_.closing) throw EnclaveException(kClosed);
+    if (shared_.unloading.count(handle) != 0) throw EnclaveException(Status::kUnknownModel);
+    ++shared_.predictions[handle];
+  }
+  ~Prediction() {
+    const std::lock_guard<std::mutex> lock(shared_.mutex);
+    const auto found = shared_.predictions.find(handle_);
+    if (--found->second == 0) shared_.predictions.erase(found);
+    shared_.changed.notify_all();
+  }
+  Prediction(const Prediction&) = delete;
+  Prediction& operator=(const Prediction&) = delete;
+
+ private:
+  Shared& shared_;
+  uint64_t handle_;
+};
+
 // One ecall: holds one of the enclave's thread slots, waiting for it if need be.
 class Enclave::Call {
  public:
-  explicit Call(const Enclave& owner) : shared_(*owner.shared_) {
-    if (owner.is_forked()) {
-      throw EnclaveException(
-          "the enclave was made before this process was forked and belongs to the parent; make a new Enclave "
-          "and "
-          "load the model again in the child");
-    }
+  explicit Call(const Enclave& owner, const Prediction* part_of = nullptr) : shared_(*owner.shared_) {
+    if (owner.is_forked()) throw EnclaveException(kForked);
     std::unique_lock<std::mutex> lock(shared_.mutex);
-    shared_.changed.wait(lock, [&] { return shared_.closing || shared_.calls < kThreadCount; });
-    if (shared_.closing) throw EnclaveException("the enclave is closed; make a new Enclave");
+    // A block of a prediction that began before the closing is still let in.
+    const auto refused = [&] { return shared_.closing && part_of == nullptr; };
+    shared_.changed.wait(lock, [&] { return refused() || shared_.calls < kThreadCount; });
+    if (refused()) throw EnclaveException(kClosed);
     ++shared_.calls;
   }
   ~Call() {
@@ -158,10 +185,26 @@ uint64_t Enclave::load_model(ByteView sealed) {
 }
 
 void Enclave::unload_model(uint64_t handle) {
-  const Call call(*this);
-  uint32_t status = 0;
-  const oe_result_t result = enclave_unload_model(call.get(), &status, handle);
-  finish(call, result, status);
+  check_open();
+  {
+    std::unique_lock<std::mutex> lock(shared_->mutex);
+    if (!shared_->unloading.insert(handle).second) throw EnclaveException(Status::kUnknownModel);
+    shared_->changed.wait(lock, [&] { return shared_->predictions.count(handle) == 0; });
+  }
+  const auto forget = [&] {
+    const std::lock_guard<std::mutex> lock(shared_->mutex);
+    shared_->unloading.erase(handle);  // handles are never used twice
+  };
+  try {
+    const Call call(*this);
+    uint32_t status = 0;
+    const oe_result_t result = enclave_unload_model(call.get(), &status, handle);
+    finish(call, result, status);
+  } catch (...) {
+    forget();
+    throw;
+  }
+  forget();
 }
 
 ModelDescription Enclave::describe_model(uint64_t handle) {
@@ -185,21 +228,23 @@ ModelDescription Enclave::describe_model(uint64_t handle) {
 }
 
 void Enclave::predict(const PredictRequest& request) {
+  const Prediction prediction(*this, request.handle);
   const size_t row_bytes = std::max(request.feature_count, request.group_count) * sizeof(float);
   const size_t block_rows = std::max<size_t>(1, kBlockBytes / std::max<size_t>(1, row_bytes));
   size_t first_row = 0;
   do {  // once even for no rows: the handle and the rounds are checked
     const size_t row_count = std::min(block_rows, request.row_count - first_row);
-    predict_block(request, first_row, row_count);
+    predict_block(prediction, request, first_row, row_count);
     first_row += row_count;
   } while (first_row < request.row_count);
 }
 
-void Enclave::predict_block(const PredictRequest& r, size_t first_row, size_t row_count) {
+void Enclave::predict_block(const Prediction& prediction, const PredictRequest& r, size_t first_row,
+                            size_t row_count) {
   const float* rows = r.rows + first_row * r.feature_count;
   const float* base_margin = r.base_margin == nullptr ? nullptr : r.base_margin + first_row * r.group_count;
   const size_t base_margin_size = r.base_margin == nullptr ? 0 : row_count * r.group_count * sizeof(float);
-  const Call call(*this);
+  const Call call(*this, &prediction);
   uint32_t status = 0;
   const oe_result_t result = enclave_predict(
       call.get(), &status, r.handle, r.output_margin ? 1 : 0, r.round_begin, r.round_end, row_count, rows,
@@ -214,10 +259,15 @@ void Enclave::close() {
   const bool first = !shared_->closing;
   shared_->closing = true;
   shared_->changed.notify_all();
-  shared_->changed.wait(lock, [&] { return shared_->calls == 0; });
+  shared_->changed.wait(lock, [&] { return shared_->calls == 0 && shared_->predictions.empty(); });
   if (!first) return;
   oe_terminate_enclave(shared_->enclave);
   shared_->enclave = nullptr;
+}
+
+void Enclave::check_open() const {
+  if (is_forked()) throw EnclaveException(kForked);
+  if (!is_open()) throw EnclaveException(kClosed);
 }
 
 bool Enclave::is_open() const {

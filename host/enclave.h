@@ -6,8 +6,10 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -55,18 +57,21 @@ class Enclave {
   Identity identity();
   std::string seal_model(ByteView model, const std::string& model_id, uint32_t policy);
   uint64_t load_model(ByteView sealed);
-  void unload_model(uint64_t handle);
+  void unload_model(uint64_t handle);  // after the predictions under way
   ModelDescription describe_model(uint64_t handle);
   void predict(const PredictRequest& request);
 
-  // Waits for calls under way, then ends the enclave; later calls throw. Does nothing the second time, and
-  // nothing in a forked child, where the enclave belongs to the parent.
+  // Waits for calls and predictions under way, then ends the enclave; later calls throw. Does nothing the
+  // second time, and nothing in a forked child, where the enclave belongs to the parent.
   void close();
   bool is_open() const;
+  void check_open() const;  // throws what a call would
 
  private:
   class Call;
-  void predict_block(const PredictRequest& request, size_t first_row, size_t row_count);
+  class Prediction;
+  void predict_block(const Prediction& prediction, const PredictRequest& request, size_t first_row,
+                     size_t row_count);
   void finish(const Call& call, oe_result_t result, uint32_t status) const;
 
   bool is_forked() const;
@@ -74,7 +79,9 @@ class Enclave {
   struct Shared {
     std::mutex mutex;
     std::condition_variable changed;
-    size_t calls = 0;
+    size_t calls = 0;                        // inside the enclave, at most one per TCS
+    std::map<uint64_t, size_t> predictions;  // under way, by model: one may be many calls
+    std::set<uint64_t> unloading;
     bool closing = false;
     oe_enclave_t* enclave = nullptr;
   };

@@ -1,9 +1,16 @@
 // The extension module: registers the Enclave class and turns EnclaveException into confidential_ml.errors.
+#include <pthread.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <atomic>
+#include <chrono>
+#include <exception>
+#include <memory>
 #include <optional>
 #include <string>
+#include <thread>
+#include <utility>
 
 #include "build_config.h"
 #include "host/enclave.h"
@@ -31,10 +38,43 @@ FloatMatrix matrix(const py::object& array) {
   return py::reinterpret_borrow<FloatMatrix>(array);
 }
 
+// Calls that have given the GIL back and not yet taken it again.
+std::atomic<size_t> calls_without_gil{0};
+
+// Not py::gil_scoped_release: a thread that asks for the GIL after the interpreter has begun to end is
+// unwound by pthread_exit, which may not pass through a destructor.
 template <typename Body>
 auto without_gil(Body body) {
-  const py::gil_scoped_release release;
-  return body();
+  calls_without_gil.fetch_add(1);
+  PyThreadState* thread = PyEval_SaveThread();
+  std::exception_ptr thrown;
+  std::optional<decltype(body())> result;
+  try {
+    result.emplace(body());
+  } catch (...) {
+    thrown = std::current_exception();
+  }
+  PyEval_RestoreThread(thread);
+  calls_without_gil.fetch_sub(1);
+  if (thrown) std::rethrow_exception(thrown);
+  return std::move(*result);
+}
+
+// As above, for a call into an enclave. Refused with the GIL still held if the enclave is closed: at the end
+// of the interpreter all are, and then no thread is in want of the GIL (wait_for_calls).
+template <typename Body>
+auto call(Enclave& enclave, Body body) {
+  enclave.check_open();
+  return without_gil(std::move(body));
+}
+
+// Waits until every call has the GIL again, so that the interpreter can end. All enclaves must be closed.
+void wait_for_calls() {
+  while (calls_without_gil.load() != 0) {
+    Py_BEGIN_ALLOW_THREADS;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    Py_END_ALLOW_THREADS;
+  }
 }
 
 void raise(const EnclaveException& error) {
@@ -47,16 +87,24 @@ void raise(const EnclaveException& error) {
 py::bytes seal_model(Enclave& enclave, const py::object& model, const std::string& model_id,
                      uint32_t policy) {
   const ByteView bytes = view(model);
-  return py::bytes(without_gil([&] { return enclave.seal_model(bytes, model_id, policy); }));
+  return py::bytes(call(enclave, [&] { return enclave.seal_model(bytes, model_id, policy); }));
 }
 
 uint64_t load_model(Enclave& enclave, const py::object& sealed) {
   const ByteView bytes = view(sealed);
-  return without_gil([&] { return enclave.load_model(bytes); });
+  return call(enclave, [&] { return enclave.load_model(bytes); });
+}
+
+void unload_model(Enclave& enclave, uint64_t handle) {
+  call(enclave, [&] { return enclave.unload_model(handle), true; });
+}
+
+void close(Enclave& enclave) {
+  without_gil([&] { return enclave.close(), true; });
 }
 
 py::dict identity(Enclave& enclave) {
-  const Identity identity = without_gil([&] { return enclave.identity(); });
+  const Identity identity = call(enclave, [&] { return enclave.identity(); });
   py::dict result;
   result["platform"] = identity.platform;
   result["isv_prod_id"] = identity.isv_prod_id;
@@ -68,7 +116,7 @@ py::dict identity(Enclave& enclave) {
 }
 
 py::dict describe_model(Enclave& enclave, uint64_t handle) {
-  const ModelDescription d = without_gil([&] { return enclave.describe_model(handle); });
+  const ModelDescription d = call(enclave, [&] { return enclave.describe_model(handle); });
   py::dict result;
   result["booster"] = d.booster;
   result["objective"] = d.objective;
@@ -109,7 +157,7 @@ py::array_t<float> predict(Enclave& enclave, uint64_t handle, const py::object& 
                                rows.data(),
                                base_margin ? base_margin->data() : nullptr,
                                predictions.mutable_data()};
-  without_gil([&] { enclave.predict(request); });
+  call(enclave, [&] { return enclave.predict(request), true; });
   return predictions;
 }
 
@@ -131,9 +179,14 @@ PYBIND11_MODULE(_core, module) {
       raise(error);
     }
   });
+  // The threads that were inside calls do not exist in a forked child.
+  pthread_atfork(nullptr, nullptr, [] { calls_without_gil.store(0); });
+  module.def("wait_for_calls", &wait_for_calls);
   py::class_<Enclave>(module, "Enclave")
-      .def(py::init([](const std::string& image, const py::object& platform_input) {
+      .def(py::init([](const py::object& image_path, const py::object& platform_input) {
+             const ByteView path = view(image_path);
              const ByteView input = view(platform_input);
+             const std::string image(reinterpret_cast<const char*>(path.data), path.size);
              return without_gil([&] { return std::make_unique<Enclave>(image, input); });
            }),
            py::arg("image"), py::arg("platform_input"))
@@ -146,6 +199,6 @@ PYBIND11_MODULE(_core, module) {
       .def("predict", &predict, py::arg("handle"), py::arg("rows"), py::arg("group_count"),
            py::arg("columns"), py::arg("output_margin"), py::arg("round_begin"), py::arg("round_end"),
            py::arg("base_margin"))
-      .def("close", &Enclave::close, py::call_guard<py::gil_scoped_release>())
+      .def("close", &close)
       .def_property_readonly("is_open", &Enclave::is_open);
 }

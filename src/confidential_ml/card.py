@@ -14,6 +14,8 @@ _STYLE = (
 _BANNER = "padding:.45em .9em;font-weight:600;color:#fff;background:"
 _RED, _AMBER, _GREEN = "#b42318", "#8a5300", "#1a7f37"
 _SIMULATIONS = {"simulation": "SIMULATION", "openenclave-simulation": "SIMULATION (Open Enclave runtime)"}
+_TABLE_STYLE = "border-collapse:collapse;margin:0 0 .6em;border:0;color:inherit;font:inherit"
+_CODE_STYLE = "background:none;color:inherit;font-size:12px"
 _NAME_STYLE = "padding:.15em .9em;color:#57606a;white-space:nowrap;text-align:left;vertical-align:top"
 _VALUE_STYLE = "padding:.15em .9em .15em 0;text-align:left;word-break:break-all"
 
@@ -55,12 +57,12 @@ def render(title: str, identity: EnclaveIdentity, rows: list[tuple[str, str]], *
     ]
     cells = "".join(
         f'<tr style="background:none"><th style="{_NAME_STYLE};font-weight:400">{html.escape(name)}</th>'
-        f'<td style="{_VALUE_STYLE}"><code style="background:none;color:inherit;font-size:12px">{html.escape(value)}</code></td></tr>'
+        f'<td style="{_VALUE_STYLE}"><code style="{_CODE_STYLE}">{html.escape(value)}</code></td></tr>'
         for name, value in everything
     )
     closed = "" if is_open else ' <span style="color:#57606a;font-weight:400">(closed)</span>'
     return (
         f'<div style="{_STYLE}"><div style="{_BANNER}{colour}">{html.escape(text)}</div>'
         f'<div style="padding:.6em .9em .2em;font-weight:600">{html.escape(title)}{closed}</div>'
-        f'<table style="border-collapse:collapse;margin:0 0 .6em;border:0;color:inherit;font:inherit">{cells}</table></div>'
+        f'<table style="{_TABLE_STYLE}">{cells}</table></div>'
     )

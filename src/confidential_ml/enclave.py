@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 import weakref
 from pathlib import Path
@@ -42,12 +43,15 @@ class Enclave:
 
     def __init__(self, image: str | os.PathLike[str] | None = None) -> None:
         core = load_core()
-        path = os.fspath(image) if image is not None else str(Path(__file__).parent / core.image_name)
+        _open_enclaves.check()
+        path = os.fsencode(image if image is not None else Path(__file__).parent / core.image_name)
         if core.platform != "openenclave":
             simulation.warn()
         platform_input = simulation.fuse_key() if core.takes_fuse_key else b""
         self._core: _core.Enclave = core.Enclave(path, platform_input)
+        _open_enclaves.add(self)
         self._finalizer = weakref.finalize(self, self._core.close)
+        self._finalizer.atexit = False  # see _OpenEnclaves
         fields = self._core.identity()
         self._identity = EnclaveIdentity(
             platform=PLATFORMS[fields["platform"]],
@@ -101,6 +105,38 @@ def load_core() -> ModuleType:
     return _core
 
 
+class _OpenEnclaves:
+    """Every enclave of the process, closed together before the interpreter is torn down.
+
+    A daemon thread inside an enclave then finishes its call, and finds all enclaves closed when it comes back.
+    """
+
+    def __init__(self) -> None:
+        self._enclaves: weakref.WeakSet[Enclave] = weakref.WeakSet()
+        self.ended = False
+
+    def check(self) -> None:
+        if self.ended:
+            raise EnclaveError("the interpreter is ending; no enclave can be made any more")
+
+    def add(self, enclave: Enclave) -> None:
+        self.check()  # again: the enclave may have been made meanwhile
+        self._enclaves.add(enclave)
+
+    def close(self) -> None:
+        self.ended = True
+        for enclave in list(self._enclaves):
+            enclave.close()
+        # Imported or absent, never loaded now.
+        core = sys.modules.get("confidential_ml._core")
+        if core is not None:
+            core.wait_for_calls()
+
+
+_open_enclaves = _OpenEnclaves()
+atexit.register(_open_enclaves.close)
+
+
 class _Default:
     """The enclave of the whole process, made at first use and again after a fork or a close."""
 
@@ -114,12 +150,6 @@ class _Default:
                 self._enclave = Enclave()
             return self._enclave
 
-    def close(self) -> None:
-        with self._lock:
-            if self._enclave is not None:
-                self._enclave.close()
-                self._enclave = None
-
     def forget(self) -> None:
         # In a forked child: the lock may be held by a thread that does not exist here.
         self._lock = threading.Lock()
@@ -129,8 +159,6 @@ class _Default:
 _default = _Default()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_default.forget)
-# Before the interpreter is torn down, so that a daemon thread inside the enclave finishes its call first.
-atexit.register(_default.close)
 
 
 def default_enclave() -> Enclave:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import numbers
 import warnings
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from confidential_ml.errors import InvalidInputError
 FloatArray = npt.NDArray[np.float32]
 
 _NUMBER_KINDS = "fiub"
+_NUMBER_OBJECTS = (numbers.Real, np.bool_, Decimal, type(None))  # None is a missing value
 _MAX_ROWS = 1 << 31
 
 
@@ -94,9 +97,9 @@ def _convert(values: Any, name: str) -> FloatArray:
 
 
 def _from_objects(array: npt.NDArray[Any], name: str) -> FloatArray:
-    # float() would take the text "1.5" for a number; XGBoost's own conversion does too, but nobody means it.
-    if any(isinstance(value, str | bytes | complex) for value in array.flat):
-        raise InvalidInputError(f"{name} has dtype object and holds text or complex numbers; pass real numbers")
+    # NumPy would take the text "1.5" for a number, and a date for its count of seconds; nobody means either.
+    if not all(isinstance(value, _NUMBER_OBJECTS) for value in array.flat):
+        raise InvalidInputError(f"{name} has dtype object and holds values that are not real numbers")
     try:
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             return np.require(array, dtype=np.float32, requirements=["C", "A"])
@@ -119,8 +122,8 @@ def _refuse_containers(values: Any, name: str) -> None:
 def _is_nan(missing: float) -> bool:
     try:
         return math.isnan(missing)
-    except TypeError:
-        raise InvalidInputError(f"missing must be a number, not {type(missing).__name__}") from None
+    except (TypeError, OverflowError):
+        raise InvalidInputError("missing must be a real number in the range of a float") from None
 
 
 def _mark_missing(matrix: FloatArray, missing: float) -> FloatArray:

@@ -109,7 +109,7 @@ class Grower {
     node.is_categorical = kind_ == Kind::kCategorical && random_.chance(60);
     node.value = random_.number();
     if (!node.is_categorical) return node;
-    const uint32_t words = random_.chance(5) ? 1u << 19 : 1 + random_.below(4);
+    const uint32_t words = random_.chance(5) ? 100 : 1 + random_.below(4);
     for (uint32_t i = 0; i < words; ++i) node.categories.push_back(i < 4 ? random_.below(UINT32_MAX) : 0);
     node.categories.back() |= 1u << 31;
     return node;
