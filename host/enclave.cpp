@@ -39,7 +39,7 @@ constexpr char kForked[] =
     "model again in the child";
 
 // What to look at when an enclave cannot be created; the SDK's own log on standard error says more.
-constexpr char kCreationAdvice[] =
+constexpr const char* kCreationAdvice =
     kTakesFuseKey
         ? "; check that the image exists, is signed and was built for this platform"
         : "; check that the image exists and is signed, and that this machine has SGX, its driver and the "

@@ -79,7 +79,11 @@ void wait_for_calls() {
 
 void raise(const EnclaveException& error) {
   const py::object type = py::module_::import("confidential_ml.errors").attr(error.exception());
-  const py::object exception = type(error.what());
+  // The message may hold a path, and a path need not be UTF-8.
+  const std::string message = error.what();
+  const auto text = py::reinterpret_steal<py::str>(
+      PyUnicode_DecodeUTF8(message.data(), static_cast<Py_ssize_t>(message.size()), "surrogateescape"));
+  const py::object exception = type(text);
   exception.attr("status") = static_cast<uint32_t>(error.status());
   PyErr_SetObject(type.ptr(), exception.ptr());
 }
@@ -99,7 +103,7 @@ void unload_model(Enclave& enclave, uint64_t handle) {
   call(enclave, [&] { return enclave.unload_model(handle), true; });
 }
 
-void close(Enclave& enclave) {
+void close_enclave(Enclave& enclave) {
   without_gil([&] { return enclave.close(), true; });
 }
 
@@ -193,12 +197,11 @@ PYBIND11_MODULE(_core, module) {
       .def("identity", &identity)
       .def("seal_model", &seal_model, py::arg("model"), py::arg("model_id"), py::arg("policy"))
       .def("load_model", &load_model, py::arg("sealed"))
-      .def("unload_model", &Enclave::unload_model, py::arg("handle"),
-           py::call_guard<py::gil_scoped_release>())
+      .def("unload_model", &unload_model, py::arg("handle"))
       .def("describe_model", &describe_model, py::arg("handle"))
       .def("predict", &predict, py::arg("handle"), py::arg("rows"), py::arg("group_count"),
            py::arg("columns"), py::arg("output_margin"), py::arg("round_begin"), py::arg("round_end"),
            py::arg("base_margin"))
-      .def("close", &close)
+      .def("close", &close_enclave)
       .def_property_readonly("is_open", &Enclave::is_open);
 }

@@ -104,7 +104,11 @@ def test_calls_go_down_between_the_files_of_the_enclave() -> None:
 
 
 def test_nobody_includes_in_circles() -> None:
-    graph = {path.stem: {Path(n).stem for n in includes(path) if n.startswith("enclave/")} for path in ENCLAVE if path.suffix == ".h"}
+    graph = {
+        path.stem: {Path(n).stem for n in includes(path) if n.startswith("enclave/")}
+        for path in ENCLAVE
+        if path.suffix == ".h"
+    }
     done: set[str] = set()
 
     def visit(name: str, above: tuple[str, ...]) -> None:
@@ -133,8 +137,7 @@ def test_only_cmake_chooses_the_platform() -> None:
         (path.name, condition)
         for path in ENCLAVE
         for kind, condition in directive.findall(path.read_text(encoding="utf-8"))
-        if not (kind == "ifndef" and condition.strip().endswith("_H_"))
-        and condition.strip() != "__FAST_MATH__"
+        if not (kind == "ifndef" and condition.strip().endswith("_H_")) and condition.strip() != "__FAST_MATH__"
     ]
     assert found == []
 
@@ -248,14 +251,14 @@ def test_the_stub_says_what_the_extension_has() -> None:
             signature = str(getattr(public, name).__doc__).splitlines()[0]
             assert re.findall(r"(?<=, )(\w+)(?=:)", signature) == parameters, name
     tree = ast.parse((PACKAGE / "_core.pyi").read_text(encoding="utf-8"))
-    values = {ast.unparse(node.target): ast.unparse(node.annotation) for node in tree.body if isinstance(node, ast.AnnAssign)}
+    values = {
+        ast.unparse(node.target): ast.unparse(node.annotation) for node in tree.body if isinstance(node, ast.AnnAssign)
+    }
     assert {name: type(getattr(_core, name)).__name__ for name in values} == values
     assert {name for name in vars(_core) if not name.startswith("_")} == {*values, "Enclave"}
 
 
-def test_the_stub_lists_the_fields_of_the_descriptions(
-    enclave: cml.Enclave, regression: cml.ConfidentialModel
-) -> None:
+def test_the_stub_lists_the_fields_of_the_descriptions(enclave: cml.Enclave, regression: cml.ConfidentialModel) -> None:
     tree = ast.parse((PACKAGE / "_core.pyi").read_text(encoding="utf-8"))
     declared = {
         node.name: {
@@ -361,7 +364,7 @@ def test_objective_codes_agree_between_the_format_the_enclave_and_python() -> No
     documented = {name: int(code) for code, name in re.findall(r"(\d+) \| (\w+:\w+)", table)}
     assert documented == {name: code for name, code in flat_model.OBJECTIVES.items() if name != "reg:linear"}
     assert documented == {name: flat_model.OBJECTIVES[name] for name in flat_model.OBJECTIVE_NAMES.values()}
-    assert flat_reader.OBJECTIVES == sorted(documented, key=documented.__getitem__)
+    assert sorted(documented, key=documented.__getitem__) == flat_reader.OBJECTIVES
     text = (ROOT / "enclave" / "objective.h").read_text(encoding="utf-8")
     codes = {name: int(code) for name, code in re.findall(r"^\s*k(\w+) = (\d+),", text, re.MULTILINE)}
     assert sorted(codes.values()) == sorted(documented.values())
@@ -391,7 +394,7 @@ def test_boosters_policies_and_platforms_agree() -> None:
 def test_the_header_ends_where_the_format_says() -> None:
     assert sealed_file._PRELUDE.size == 48
     assert sealed_file._PRELUDE.size + sealed_file._FIELDS.size == int(_stated(r"\| (\d+) \| bytes \| model id"))
-    assert flat_model.HEADER_SIZE == int(_stated(r"### 1.1 Header, (\d+) bytes"))
+    assert int(_stated(r"### 1.1 Header, (\d+) bytes")) == flat_model.HEADER_SIZE
 
 
 # ---- words and documentation ----------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pytest
 
 import confidential_ml as cml
-from confidential_ml import card
+from confidential_ml import _core, card
 from confidential_ml.enclave import default_enclave
 
 if TYPE_CHECKING:
@@ -29,9 +29,8 @@ Array = npt.NDArray[Any]
 FIXTURES = Path(__file__).parent / "fixtures" / "xgboost"
 ROWS: Array = np.load(FIXTURES / "X.npy")
 
-# How often things are done that go wrong once in a while, if they go wrong.
-FORKS = 20
-EXITS = 12
+# How often things are done that go wrong once in a while, if they go wrong. Each makes an enclave.
+FORKS, EXITS = (20, 12) if _core.platform == "simulation" else (3, 2)
 
 
 @pytest.fixture(scope="module")
@@ -163,10 +162,17 @@ def test_models_are_loaded_and_forgotten_a_thousand_times(path: Path, enclave: c
 
 
 def test_an_enclave_holds_256_models(path: Path, enclave: cml.Enclave) -> None:
-    models = []
-    with pytest.raises(cml.EnclaveError, match=r"256 models.*close"):
+    models: list[cml.ConfidentialModel] = []
+
+    def load_one_more() -> None:
+        models.append(cml.ConfidentialModel.load_sealed(path, enclave=enclave))
+
+    def load_too_many() -> None:
         for _ in range(257):
-            models.append(cml.ConfidentialModel.load_sealed(path, enclave=enclave))
+            load_one_more()
+
+    with pytest.raises(cml.EnclaveError, match=r"256 models.*close"):
+        load_too_many()
     assert len(models) > 200  # others share the enclave
     models.pop().close()
     cml.ConfidentialModel.load_sealed(path, enclave=enclave).close()
@@ -409,8 +415,6 @@ if __name__ == "__main__":
 
 
 def test_more_threads_than_the_enclave_has_slots(model: cml.ConfidentialModel, expected: Array) -> None:
-    from confidential_ml import _core
-
     n_threads = 3 * _core.thread_count
     barrier = threading.Barrier(n_threads)
 
@@ -447,11 +451,20 @@ def large_batch(model: cml.ConfidentialModel, seconds: float) -> Array:
     started = time.perf_counter()
     model.predict(rows)
     took = time.perf_counter() - started
-    return np.tile(rows, (min(max(1, round(seconds / took)), 60), 1))
+    return np.tile(rows, (min(max(1, round(seconds / took)), 8), 1))
 
 
 def test_other_threads_run_during_a_prediction(model: cml.ConfidentialModel) -> None:
     rows = large_batch(model, 0.4)
+    # Holding the interpreter lock would make one pause as long as the prediction, every time; a busy machine makes
+    # one now and then.
+    shares = [longest_pause_during_a_prediction(model, rows) for _ in range(5)]
+    assert min(shares) < 0.5, shares
+    model.close()
+
+
+def longest_pause_during_a_prediction(model: cml.ConfidentialModel, rows: Array) -> float:
+    """As a share of the time that the prediction took."""
     done = threading.Event()
 
     def predict() -> None:
@@ -459,18 +472,15 @@ def test_other_threads_run_during_a_prediction(model: cml.ConfidentialModel) -> 
         done.set()
 
     worker = threading.Thread(target=predict)
-    started = time.perf_counter()
+    started = last = time.perf_counter()
     worker.start()
-    longest, last = 0.0, time.perf_counter()
+    longest = 0.0
     while not done.is_set():
         time.sleep(0)
         now = time.perf_counter()
         longest, last = max(longest, now - last), now
-    took = time.perf_counter() - started
     worker.join()
-    # Holding the interpreter lock would make one pause as long as the prediction.
-    assert longest < took / 2, (longest, took)
-    model.close()
+    return longest / (last - started)
 
 
 @pytest.mark.parametrize("closed", ["model", "enclave"])
@@ -629,8 +639,6 @@ def test_what_a_card_shows_is_escaped() -> None:
 
 
 def test_making_a_simulated_enclave_warns_at_the_callers_line(path: Path, run_python: RunPython) -> None:
-    from confidential_ml import _core
-
     if _core.platform == "openenclave":
         pytest.skip("not a simulation")
     for statement in (
@@ -665,8 +673,6 @@ try:
 except cml.SimulationWarning:
     print("refused")
 """
-    from confidential_ml import _core
-
     if _core.platform == "openenclave":
         pytest.skip("not a simulation")
     result = run_python(code, path)
@@ -676,7 +682,13 @@ except cml.SimulationWarning:
 def test_images_that_are_none(tmp_path: Path, enclave: cml.Enclave) -> None:
     (tmp_path / "empty").touch()
     (tmp_path / "other").write_bytes(bytes(5000))
-    names = [tmp_path / "absent", tmp_path, tmp_path / "empty", tmp_path / "other", str(tmp_path / "n\udcffn")]
+    names: list[Path | str] = [
+        tmp_path / "absent",
+        tmp_path,
+        tmp_path / "empty",
+        tmp_path / "other",
+        str(tmp_path / "n\udcffn"),
+    ]
     for image in names:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", cml.SimulationWarning)
@@ -685,8 +697,6 @@ def test_images_that_are_none(tmp_path: Path, enclave: cml.Enclave) -> None:
 
 
 def test_a_changed_image_is_refused(tmp_path: Path, enclave: cml.Enclave) -> None:
-    from confidential_ml import _core
-
     if _core.platform != "simulation":
         pytest.skip("Open Enclave in simulation does not measure; SGX does")
     image = Path(cml.__file__).parent / _core.image_name

@@ -17,6 +17,7 @@ import reference
 import confidential_ml as cml
 from confidential_ml.xgboost_format import to_flat_model
 
+xgboost: Any
 try:
     import xgboost
 except ImportError:
@@ -220,7 +221,9 @@ def xgboost_predict(booster: Any, rows: Array, *, linear: bool, **options: Any) 
             options["predict_type"] = "margin" if options.pop("output_margin", False) else "value"
             return np.asarray(booster.inplace_predict(rows, validate_features=False, **options))
         matrix = {name: options.pop(name) for name in ("missing", "base_margin") if name in options}
-        return np.asarray(booster.predict(xgboost.DMatrix(rows, nthread=1, **matrix), validate_features=False, **options))
+        return np.asarray(
+            booster.predict(xgboost.DMatrix(rows, nthread=1, **matrix), validate_features=False, **options)
+        )
 
 
 @needs_xgboost

@@ -115,9 +115,11 @@ class Task:
         return rows
 
     def matrix(self, rows: Array) -> Any:
-        labels = np.nan_to_num(rows).sum(axis=1) + self.rng.normal(size=len(rows))
+        labels: Array = np.nan_to_num(rows).sum(axis=1) + self.rng.normal(size=len(rows))
         if self.targets > 1:
-            labels = np.stack([labels * (1 - target) + self.rng.normal(size=len(rows)) for target in range(self.targets)])
+            labels = np.stack(
+                [labels * (1 - target) + self.rng.normal(size=len(rows)) for target in range(self.targets)]
+            )
             labels = labels.T
         options: dict[str, Any] = {}
         if any(self.categorical):

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +67,11 @@ def flipped(data: bytes, bit: int) -> bytes:
     return bytes(result)
 
 
+def class_that_names(path: Path, error: cml.SealError) -> type[Exception]:
+    assert str(path) in str(error)
+    return type(error)
+
+
 def refusal(data: bytes, enclave: cml.Enclave, path: Path) -> type[Exception] | None:
     """The class that a file is refused with, or None if it opens; the extension and the package must agree."""
     path.write_bytes(data)
@@ -75,8 +79,7 @@ def refusal(data: bytes, enclave: cml.Enclave, path: Path) -> type[Exception] | 
         cml.ConfidentialModel.load_sealed(path, enclave=enclave).close()
         by_package = None
     except cml.SealError as error:
-        assert str(path) in str(error)
-        by_package = type(error)
+        by_package = class_that_names(path, error)
     try:
         enclave._core.unload_model(enclave._core.load_model(data))
         by_extension = None
@@ -91,8 +94,7 @@ def inspection(data: bytes, path: Path) -> type[Exception] | None:
     try:
         cml.inspect_sealed(path)
     except cml.SealError as error:
-        assert str(path) in str(error)
-        return type(error)
+        return class_that_names(path, error)
     return None
 
 
@@ -151,7 +153,7 @@ def test_nothing_of_the_model_is_readable_in_the_file(regression_file: Path, sea
 
 
 @pytest.mark.parametrize(
-    "model_id", ["", "a" * 65, ".a", "_a", "-a", "a b", "a/b", "<b>", "a\n", "a\0", "é", "ⅰ", "\udcff", "a\udcff"]
+    "model_id", ["", "a" * 65, ".a", "_a", "-a", "a b", "a/b", "<b>", "a\n", "a\0", "é", "\u2170", "\udcff", "a\udcff"]
 )
 def test_model_ids_that_are_refused(model_id: str, regression_file: Path, tmp_path: Path) -> None:
     with pytest.raises(cml.InvalidInputError, match="1 to 64 characters") as caught:
@@ -277,12 +279,10 @@ def test_which_image_opens_what(
         assert str(path) in message
 
 
-def test_a_newer_version_is_named_as_the_reason(
-    regression_file: Path, enclave_of: EnclaveOf, tmp_path: Path
-) -> None:
+def test_a_newer_version_is_named_as_the_reason(regression_file: Path, enclave_of: EnclaveOf, tmp_path: Path) -> None:
     path = tmp_path / "model.sealed"
     cml.seal(regression_file, path, policy="mrsigner", enclave=enclave_of("higher_svn"))
-    with pytest.raises(WRONG, match="higher ISV SVN.*SVN 7.*SVN 1"):
+    with pytest.raises(WRONG, match=r"higher ISV SVN.*SVN 7.*SVN 1"):
         cml.ConfidentialModel.load_sealed(path, enclave=enclave_of("base"))
 
 
@@ -331,10 +331,10 @@ def test_every_bit_of_the_header_is_guarded(sealed: bytes, enclave: cml.Enclave,
 def test_every_bit_of_the_header_is_guarded_when_its_digest_is_made_to_fit(
     sealed: bytes, enclave: cml.Enclave, tmp_path: Path
 ) -> None:
-    """What the digest does not find, a check of the field, the key or the tag does, and says what docs/formats.md says."""
+    """What the digest does not find, a check of a field, the key or the tag does, by docs/formats.md 2.3."""
     path = tmp_path / "flipped"
     header_size = struct.unpack_from("<I", sealed, HEADER_SIZE[0])[0]
-    disagreements = []
+    disagreements: list[tuple[int, int, type[Exception] | None, type[Exception]]] = []
     for bit in range(64, 8 * header_size):
         offset = bit // 8
         if offset < 48 and offset not in range(*_span(VERSION)):
@@ -349,7 +349,7 @@ def test_every_bit_of_the_header_is_guarded_when_its_digest_is_made_to_fit(
         if actual is not expected:
             disagreements.append((offset, bit % 8, actual, expected))
         if bit % 5 == 0 and actual is expected and refusal(data, enclave, path) is not expected:
-            disagreements.append((offset, bit % 8, "load_sealed", expected))
+            disagreements.append((offset, bit % 8, None, expected))
     assert disagreements == []
 
 
@@ -682,10 +682,8 @@ def needs_a_fuse_key(enclave: cml.Enclave) -> None:
         pytest.skip("SGX has a fuse key of its own")
 
 
-@pytest.mark.parametrize("given", ["", "00", "zz" * 32, "0" * 63, "0" * 65, "０" * 64])
-def test_fuse_keys_that_are_refused(
-    given: str, enclave: cml.Enclave, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("given", ["", "00", "zz" * 32, "0" * 63, "0" * 65, "\uff10" * 64])
+def test_fuse_keys_that_are_refused(given: str, enclave: cml.Enclave, monkeypatch: pytest.MonkeyPatch) -> None:
     needs_a_fuse_key(enclave)
     monkeypatch.setenv("CONFIDENTIAL_ML_SIMULATION_FUSE_KEY", given)
     with pytest.raises(cml.EnclaveError, match="does not hold a fuse key") as caught:
@@ -719,5 +717,3 @@ def test_the_fuse_key_is_made_once_for_its_owner_only(
     file.mkdir()
     with pytest.raises(cml.EnclaveError, match="cannot be read or made"):
         simulation.fuse_key()
-
-

@@ -126,7 +126,7 @@ class _OpenEnclaves:
     def close(self) -> None:
         self.ended = True
         for enclave in list(self._enclaves):
-            enclave.close()
+            enclave._core.close()  # not through its finalizer: weakref switches those off at exit
         # Imported or absent, never loaded now.
         core = sys.modules.get("confidential_ml._core")
         if core is not None:

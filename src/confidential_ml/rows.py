@@ -99,7 +99,9 @@ def _convert(values: Any, name: str) -> FloatArray:
 def _from_objects(array: npt.NDArray[Any], name: str) -> FloatArray:
     # NumPy would take the text "1.5" for a number, and a date for its count of seconds; nobody means either.
     if not all(isinstance(value, _NUMBER_OBJECTS) for value in array.flat):
-        raise InvalidInputError(f"{name} has dtype object and holds values that are not real numbers")
+        raise InvalidInputError(
+            f"{name} has dtype object and holds values that are not real numbers (text, complex numbers, dates ...)"
+        )
     try:
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             return np.require(array, dtype=np.float32, requirements=["C", "A"])

@@ -1004,13 +1004,43 @@ TEST_F(HostEnclave, CloseWaitsForCallsUnderWayAndEndsAllLater) {
       }
     });
   }
-  while (running < 2 * kTcs) std::this_thread::yield();
+  while (running + ended_as_closed < 2 * kTcs) std::this_thread::yield();
   std::thread other_closer([&] { enclave_->close(); });
   enclave_->close();
   EXPECT_FALSE(enclave_->is_open());
   for (std::thread& thread : threads) thread.join();
   other_closer.join();
   EXPECT_EQ(2 * kTcs, ended_as_closed);
+}
+
+// A batch is many ecalls; the model goes before the first of them or after the last.
+TEST_F(HostEnclave, UnloadingNeverCutsABatchInTwo) {
+  const Floats rows(6 * 400000, 0.5f);
+  const auto holds_no_result = [](const Floats& values) {  // a refused ecall leaves zeros
+    return std::all_of(values.begin(), values.end(),
+                       [](float value) { return value == -77.0f || value == 0; });
+  };
+  std::atomic<size_t> running{0}, ended_as_unloaded{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 3; ++t) {
+    threads.emplace_back([&] {
+      Floats predictions;
+      try {
+        for (bool first = true;; first = false) {
+          const host::PredictRequest batch = request(rows, &predictions);
+          running += first;
+          enclave_->predict(batch);
+        }
+      } catch (const host::EnclaveException& exception) {
+        ended_as_unloaded += exception.status() == Status::kUnknownModel && holds_no_result(predictions);
+      }
+    });
+  }
+  while (running + ended_as_unloaded < 3) std::this_thread::yield();
+  enclave_->unload_model(handle_);
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(3u, ended_as_unloaded);
+  EXPECT_EQ(Status::kUnknownModel, thrown_by([&] { enclave_->unload_model(handle_); }).status());
 }
 
 TEST_F(HostEnclave, EveryCallThrowsOnceItIsClosed) {
