@@ -63,7 +63,7 @@ def transform(objective: str, margin: Floats) -> Floats:
     if objective == "binary:hinge":
         return np.where(margin > 0, F(1), F(0))
     if objective == "multi:softmax":
-        return np.argmax(margin, axis=1).astype(F)[:, None]
+        return np.where(margin > 0, F(1), F(0)).astype(F)
     if objective == "multi:softprob":
         e = expf(margin - margin.max(axis=1, keepdims=True))
         total = np.zeros(len(e))

@@ -197,7 +197,7 @@ def test_the_number_of_rows_in_a_call_changes_nothing(name: str, open_model: Ope
 
 RUNNING = tuple(int(part) for part in xgboost.__version__.split(".")[:2]) if xgboost is not None else (0, 0)
 needs_xgboost = pytest.mark.skipif(xgboost is None, reason="xgboost is not installed")
-needs_sorted_quantiles = pytest.mark.skipif(RUNNING < (3, 4), reason="needs XGBoost 3.4 or later")
+needs_xgboost_3_4 = pytest.mark.skipif(RUNNING < (3, 4), reason="needs XGBoost 3.4 or later")
 
 # XGBoost reads files of older versions, not always of newer ones; and one of 1.0 it refuses.
 READABLE = [
@@ -213,11 +213,16 @@ def booster_of(name: str) -> Any:
         return booster
 
 
-def xgboost_predict(booster: Any, rows: Array, *, linear: bool, **options: Any) -> Array:
-    """By DMatrix for linear models, which have nothing else; in place for trees: it takes infinities as well."""
+def needs_matrix(info: cml.ModelInfo) -> bool:
+    """Linear models cannot be predicted in place; and before 3.4 DART was computed another way there."""
+    return info.booster == "gblinear" or (info.booster == "dart" and RUNNING < (3, 4))
+
+
+def xgboost_predict(booster: Any, rows: Array, *, by_matrix: bool, **options: Any) -> Array:
+    """In place where possible: it takes infinities as well."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if not linear:
+        if not by_matrix:
             options["predict_type"] = "margin" if options.pop("output_margin", False) else "value"
             return np.asarray(booster.inplace_predict(rows, validate_features=False, **options))
         matrix = {name: options.pop(name) for name in ("missing", "base_margin") if name in options}
@@ -230,7 +235,7 @@ def xgboost_predict(booster: Any, rows: Array, *, linear: bool, **options: Any) 
 @pytest.mark.parametrize("name", READABLE)
 def test_every_option_agrees_with_xgboost(name: str, open_model: Open) -> None:
     booster, model = booster_of(name), open_model(name)
-    linear = model.info.booster == "gblinear"
+    by_matrix, linear = needs_matrix(model.info), model.info.booster == "gblinear"
     rows, rounds, groups = rows_of(name), model.info.n_rounds, model.info.n_groups
     rng = np.random.default_rng(3)
     marked = np.where(rng.random(rows.shape) < 0.2, np.float32(-999.25), rows).astype(np.float32)
@@ -249,12 +254,13 @@ def test_every_option_agrees_with_xgboost(name: str, open_model: Open) -> None:
         ranges = [(0, 1), (1, 0), (1, rounds), (2, 3), (3, 3), (0, rounds), (rounds, rounds)]
         options += [(rows, {"iteration_range": bounds}) for bounds in ranges]
         options += [(rows, {"iteration_range": (1, 3), "base_margin": base_margin})]
+    if not by_matrix:
         options += [(edge_rows(name), {}), (edge_rows(name), {"missing": np.inf})]
     for given, option in options:
         for output_margin in (False, True):
             if case_of(name) == "quantile" and not output_margin and RUNNING < (3, 4):
                 continue
-            expected = xgboost_predict(booster, given, linear=linear, output_margin=output_margin, **option)
+            expected = xgboost_predict(booster, given, by_matrix=by_matrix, output_margin=output_margin, **option)
             assert_same_bits(model.predict(given, output_margin=output_margin, **option), expected)
 
 
@@ -269,12 +275,13 @@ def test_values_of_many_margins_agree_with_xgboost(name: str, open_model: Open) 
     rows = np.tile(rows_of(name), (80, 1))
     scale = rng.choice([0.1, 1.0, 20.0, 90.0], (len(rows), 1))
     base_margin = (rng.normal(size=(len(rows), model.info.n_groups)) * scale).astype(np.float32)
-    linear = model.info.booster == "gblinear"
-    expected = xgboost_predict(booster_of(name), rows, linear=linear, base_margin=base_margin)
+    by_matrix = needs_matrix(model.info)
+    expected = xgboost_predict(booster_of(name), rows, by_matrix=by_matrix, base_margin=base_margin)
     assert_same_bits(model.predict(rows, base_margin=base_margin), expected)
 
 
 @needs_xgboost
+@needs_xgboost_3_4
 @pytest.mark.parametrize("case", ["reg", "softprob", "softmax", "linear"])
 @pytest.mark.parametrize("output_margin", [False, True])
 @pytest.mark.parametrize("strict_shape", [False, True])
@@ -301,7 +308,7 @@ def test_no_rows_still_check_the_model_and_the_arguments(open_model: Open) -> No
 
 
 @needs_xgboost
-@needs_sorted_quantiles
+@needs_xgboost_3_4
 def test_scikit_learn_estimators_and_their_boosters_are_one_model(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows, labels = rng.normal(size=(200, 4)).astype(np.float32), rng.integers(0, 3, 200)

@@ -193,8 +193,9 @@ def test_random_models_predict_the_same_bits_as_xgboost(
             for _ in range(2):
                 options = draw_options(data, model, task, n_rows)
                 expected = task.expected(booster, rows, options)
-                if task.objective == "reg:quantileerror" and RUNNING < (3, 4) and not options["output_margin"]:
-                    expected = np.sort(expected)  # XGBoost sorts these since 3.4
+                if task.objective == "reg:quantileerror" and RUNNING < (3, 4) and expected.ndim == 2:
+                    # XGBoost sorts values since 3.4.
+                    expected = expected if options["output_margin"] else np.sort(expected)
                 actual = model.predict(rows, **options)
                 assert actual.dtype == expected.dtype
                 assert actual.shape == expected.shape

@@ -6,32 +6,28 @@
 
 OE_EXTERNC_BEGIN
 
-/* Each buffer inside the flat call buffers starts at a multiple of this, as malloc guarantees for the first. */
+/* Each buffer inside the flat call buffers starts at a multiple of this, as malloc guarantees for the first.
+ */
 #define OE_EDGER8R_BUFFER_ALIGNMENT ((size_t)16)
 
 /* Start of every marshalling struct. In the output buffer it says whether the trusted function was called. */
-typedef struct _oe_call_function_return_args_t
-{
-    oe_result_t result;
+typedef struct _oe_call_function_return_args_t {
+  oe_result_t result;
 } oe_call_function_return_args_t;
 
 /* total += size rounded up to the alignment. */
-static inline oe_result_t oe_add_size(size_t* total, size_t size)
-{
-    size_t rounded = 0;
-    if (__builtin_add_overflow(size, OE_EDGER8R_BUFFER_ALIGNMENT - 1, &rounded))
-        return OE_INTEGER_OVERFLOW;
-    rounded -= rounded % OE_EDGER8R_BUFFER_ALIGNMENT;
-    return __builtin_add_overflow(*total, rounded, total) ? OE_INTEGER_OVERFLOW : OE_OK;
+static inline oe_result_t oe_add_size(size_t* total, size_t size) {
+  size_t rounded = 0;
+  if (__builtin_add_overflow(size, OE_EDGER8R_BUFFER_ALIGNMENT - 1, &rounded)) return OE_INTEGER_OVERFLOW;
+  rounded -= rounded % OE_EDGER8R_BUFFER_ALIGNMENT;
+  return __builtin_add_overflow(*total, rounded, total) ? OE_INTEGER_OVERFLOW : OE_OK;
 }
 
 /* The same for the side that did not choose the buffer's size: what is taken must lie within it. */
-static inline oe_result_t oe_take_size(size_t* offset, size_t size, size_t buffer_size)
-{
-    oe_result_t result = oe_add_size(offset, size);
-    if (result == OE_OK && *offset > buffer_size)
-        result = OE_BUFFER_TOO_SMALL;
-    return result;
+static inline oe_result_t oe_take_size(size_t* offset, size_t size, size_t buffer_size) {
+  oe_result_t result = oe_add_size(offset, size);
+  if (result == OE_OK && *offset > buffer_size) result = OE_BUFFER_TOO_SMALL;
+  return result;
 }
 
 OE_EXTERNC_END

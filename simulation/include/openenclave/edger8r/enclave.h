@@ -8,12 +8,8 @@
 OE_EXTERNC_BEGIN
 
 /* Unmarshals and calls one trusted function. Both buffers are copies in enclave memory. */
-typedef void (*oe_ecall_func_t)(
-    const uint8_t* input_buffer,
-    size_t input_buffer_size,
-    uint8_t* output_buffer,
-    size_t output_buffer_size,
-    size_t* output_bytes_written);
+typedef void (*oe_ecall_func_t)(const uint8_t* input_buffer, size_t input_buffer_size, uint8_t* output_buffer,
+                                size_t output_buffer_size, size_t* output_bytes_written);
 
 extern const oe_ecall_func_t oe_ecalls_table[];
 extern const size_t oe_ecalls_table_size;

@@ -8,14 +8,9 @@
 OE_EXTERNC_BEGIN
 
 /* Call a trusted function by its number in the EDL file. Both sizes are multiples of the alignment. */
-oe_result_t oe_call_enclave_function(
-    oe_enclave_t* enclave,
-    uint64_t function_id,
-    const uint8_t* input_buffer,
-    size_t input_buffer_size,
-    uint8_t* output_buffer,
-    size_t output_buffer_size,
-    size_t* output_bytes_written);
+oe_result_t oe_call_enclave_function(oe_enclave_t* enclave, uint64_t function_id, const uint8_t* input_buffer,
+                                     size_t input_buffer_size, uint8_t* output_buffer,
+                                     size_t output_buffer_size, size_t* output_bytes_written);
 
 OE_EXTERNC_END
 
