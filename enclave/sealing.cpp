@@ -65,6 +65,11 @@ bool is_model_id(const uint8_t* id, size_t size) {
   return true;
 }
 
+bool is_platform(Platform platform) {
+  return platform == Platform::kSimulation || platform == Platform::kOpenEnclaveSimulation ||
+         platform == Platform::kOpenEnclave;
+}
+
 bool is_policy(uint32_t policy) {
   return policy == static_cast<uint32_t>(SealingPolicy::kMrenclave) ||
          policy == static_cast<uint32_t>(SealingPolicy::kMrsigner);
@@ -146,7 +151,8 @@ Status read_header(ByteView sealed, Header* h) {
   const bool sizes_agree = reader.finished() && h->key_info.size > 0 &&
                            h->ciphertext_size <= kMaxFlatModelSize &&
                            sealed.size == h->header_size + h->ciphertext_size + kGcmTagSize;
-  if (!sizes_agree || !is_policy(h->policy) || !is_model_id(h->model_id, h->model_id_size)) {
+  if (!sizes_agree || !is_policy(h->policy) || !is_platform(h->sealer.platform) ||
+      !is_model_id(h->model_id, h->model_id_size)) {
     return Status::kSealedModelDamaged;
   }
   return Status::kOk;

@@ -88,10 +88,11 @@ void raise(const EnclaveException& error) {
   PyErr_SetObject(type.ptr(), exception.ptr());
 }
 
-py::bytes seal_model(Enclave& enclave, const py::object& model, const std::string& model_id,
-                     uint32_t policy) {
+py::bytes seal_model(Enclave& enclave, const py::object& model, const py::object& model_id, uint32_t policy) {
   const ByteView bytes = view(model);
-  return py::bytes(call(enclave, [&] { return enclave.seal_model(bytes, model_id, policy); }));
+  const ByteView id_bytes = view(model_id);
+  const std::string id(reinterpret_cast<const char*>(id_bytes.data), id_bytes.size);
+  return py::bytes(call(enclave, [&] { return enclave.seal_model(bytes, id, policy); }));
 }
 
 uint64_t load_model(Enclave& enclave, const py::object& sealed) {

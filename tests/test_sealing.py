@@ -183,7 +183,7 @@ def test_policies_that_are_refused(policy: Any, regression_file: Path, tmp_path:
 @pytest.mark.parametrize("policy", [0, 3, 4, 2**32 - 1])
 def test_the_enclave_knows_two_policies(policy: int, regression_file: Path, enclave: cml.Enclave) -> None:
     with pytest.raises(cml.InvalidInputError, match="policy"):
-        enclave._core.seal_model(to_flat_model(regression_file), "model", policy)
+        enclave._core.seal_model(to_flat_model(regression_file), b"model", policy)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
@@ -529,7 +529,7 @@ def test_a_thousand_corruptions_of_flat_models(enclave: cml.Enclave) -> None:
         except ValueError:
             readable = False
         try:
-            enclave._core.seal_model(data, "m", 1)
+            enclave._core.seal_model(data, b"m", 1)
             assert readable
             accepted += 1
         except cml.ModelFormatError:

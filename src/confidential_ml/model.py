@@ -65,13 +65,13 @@ def seal(
     SealError
         If there is no sealing key or the file cannot be written.
     """
-    if policy not in POLICIES:
+    if not isinstance(policy, str) or policy not in POLICIES:
         raise InvalidInputError(f"policy must be 'mrenclave' or 'mrsigner', not {policy!r}")
-    if not isinstance(model_id, str):
-        raise InvalidInputError(f"model_id must be text, not {type(model_id).__name__}")
+    if not isinstance(model_id, str) or not model_id.isascii():
+        raise InvalidInputError("model_id must be text of the characters A-Z a-z 0-9 . _ -")
     flat = to_flat_model(model)
     used = default_enclave() if enclave is None else enclave
-    sealed = used._core.seal_model(flat, model_id, POLICIES[policy])
+    sealed = used._core.seal_model(flat, model_id.encode("ascii"), POLICIES[policy])
     write_sealed(path, sealed)
     return parse_header(sealed, os.fspath(path))
 
