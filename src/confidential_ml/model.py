@@ -68,7 +68,9 @@ def seal(
     if not isinstance(policy, str) or policy not in POLICIES:
         raise InvalidInputError(f"policy must be 'mrenclave' or 'mrsigner', not {policy!r}")
     if not isinstance(model_id, str) or not model_id.isascii():
-        raise InvalidInputError("model_id must be text of the characters A-Z a-z 0-9 . _ -")
+        raise InvalidInputError(
+            "a model id has 1 to 64 characters of A-Z a-z 0-9 . _ - and starts with a letter or digit"
+        )
     flat = to_flat_model(model)
     used = default_enclave() if enclave is None else enclave
     sealed = used._core.seal_model(flat, model_id.encode("ascii"), POLICIES[policy])

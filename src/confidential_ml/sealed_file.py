@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import struct
 import tempfile
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ _DIGESTED_PRELUDE_SIZE = 16
 _MAX_HEADER_SIZE = 4096
 _MAX_SEALED_SIZE = (128 << 20) + _MAX_HEADER_SIZE + 16
 _TAG_SIZE = 16
+_MAX_KEY_INFO_SIZE = 1024
+_MODEL_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 POLICIES = {"mrenclave": 1, "mrsigner": 2}
 PLATFORMS = {1: "simulation", 2: "openenclave-simulation", 3: "openenclave"}
@@ -88,14 +91,12 @@ def parse_header(sealed: bytes, where: str) -> SealedInfo:
     )
     id_start = _PRELUDE.size + _FIELDS.size
     sizes_agree = header_size == id_start + id_size + key_size and len(sealed) == header_size + model_size + _TAG_SIZE
-    if not sizes_agree or policy not in _POLICY_NAMES or platform not in PLATFORMS:
+    in_range = policy in _POLICY_NAMES and platform in PLATFORMS and 1 <= key_size <= _MAX_KEY_INFO_SIZE
+    model_id = sealed[id_start : id_start + id_size]
+    if not sizes_agree or not in_range or not _MODEL_ID.fullmatch(model_id):
         raise _damaged(where)
-    try:
-        model_id = sealed[id_start : id_start + id_size].decode("ascii")
-    except UnicodeDecodeError:
-        raise _damaged(where) from None
     return SealedInfo(
-        model_id=model_id,
+        model_id=model_id.decode("ascii"),
         model_digest=digest.hex(),
         policy=_POLICY_NAMES[policy],
         platform=PLATFORMS[platform],
