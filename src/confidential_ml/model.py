@@ -67,7 +67,9 @@ def seal(
     """
     if not isinstance(policy, str) or policy not in POLICIES:
         raise InvalidInputError(f"policy must be 'mrenclave' or 'mrsigner', not {policy!r}")
-    if not isinstance(model_id, str) or not model_id.isascii():
+    if not isinstance(model_id, str):
+        raise InvalidInputError(f"model_id must be text, not {type(model_id).__name__}")
+    if not model_id.isascii():
         raise InvalidInputError(
             "a model id has 1 to 64 characters of A-Z a-z 0-9 . _ - and starts with a letter or digit"
         )
