@@ -124,24 +124,22 @@ struct PredictRequest {
   size_t predictions_size;
 };
 
-// Bytes of row_count x columns floats, or more than any buffer may have.
-uint64_t matrix_size(uint64_t row_count, uint64_t columns) {
-  constexpr uint64_t kTooMuch = kMaxPredictBytes + 1;
-  if (row_count > kMaxPredictBytes || columns > kMaxPredictBytes) return kTooMuch;
-  const uint64_t size = row_count * columns * sizeof(float);
-  return size > kMaxPredictBytes ? kTooMuch : size;
+// Whether `size` is that of row_count x columns floats, and within what one call may carry.
+bool is_matrix_size(uint64_t size, uint64_t row_count, uint64_t columns) {
+  if (row_count > kMaxPredictBytes || columns > kMaxPredictBytes) return false;  // no overflow below
+  return size == row_count * columns * sizeof(float) && size <= kMaxPredictBytes;
 }
 
 Status check_request(const Model& model, PredictRequest* request) {
-  const uint64_t rows_size = matrix_size(request->row_count, model.feature_count);
-  const uint64_t margins_size = matrix_size(request->row_count, model.group_count);
-  const uint32_t columns =
-      request->output_margin ? model.group_count : value_columns(model.objective, model.group_count);
-  if (rows_size != request->rows_size || margins_size > kMaxPredictBytes) return Status::kRowsSizeWrong;
-  if (request->base_margin_size != 0 && request->base_margin_size != margins_size) {
+  const uint64_t row_count = request->row_count;
+  const uint32_t groups = model.group_count;
+  const uint32_t columns = request->output_margin ? groups : value_columns(model.objective, groups);
+  if (!is_matrix_size(request->rows_size, row_count, model.feature_count)) return Status::kRowsSizeWrong;
+  if (!is_matrix_size(row_count * groups * sizeof(float), row_count, groups)) return Status::kRowsSizeWrong;
+  if (request->base_margin_size != 0 && !is_matrix_size(request->base_margin_size, row_count, groups)) {
     return Status::kBaseMarginSizeWrong;
   }
-  if (request->predictions_size != matrix_size(request->row_count, columns)) return Status::kInvalidArgument;
+  if (!is_matrix_size(request->predictions_size, row_count, columns)) return Status::kInvalidArgument;
   if (model.booster == Booster::kGblinear) return Status::kOk;
   if (request->rounds.end == 0) request->rounds.end = model.round_count;
   const bool in_range =

@@ -124,7 +124,11 @@ Enclave::Enclave(const std::string& image, ByteView platform_input)
 
 Enclave::~Enclave() {
   close();
-  if (is_forked()) static_cast<void>(shared_.release());
+  if (!is_forked()) return;
+  // Kept in a list: what cannot be destroyed here shall not count as leaked either.
+  static std::atomic<Shared*> inherited{nullptr};
+  Shared* kept = shared_.release();
+  kept->next_inherited = inherited.exchange(kept);
 }
 
 bool Enclave::is_forked() const {

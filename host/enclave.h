@@ -84,6 +84,7 @@ class Enclave {
     std::set<uint64_t> unloading;
     bool closing = false;
     oe_enclave_t* enclave = nullptr;
+    Shared* next_inherited = nullptr;
   };
 
   const uint64_t process_generation_;

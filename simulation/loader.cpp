@@ -15,6 +15,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <condition_variable>
 #include <cstdio>
 #include <cstring>
@@ -24,6 +25,7 @@
 #include <new>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -120,6 +122,17 @@ FileDescriptor open_regular_file(const char* path) {
   return file;
 }
 
+// EBUSY means that the kernel still holds a page for a moment; seen on a busy machine.
+bool add_seals(int descriptor) {
+  for (int attempt = 0; attempt < 100; ++attempt) {
+    if (fcntl(descriptor, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) == 0)
+      return true;
+    if (errno != EBUSY) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return false;
+}
+
 // A copy of the file that nobody can change any more, neither through the file's name nor through the
 // descriptor.
 std::pair<FileDescriptor, size_t> sealed_copy(const char* path) {
@@ -127,7 +140,7 @@ std::pair<FileDescriptor, size_t> sealed_copy(const char* path) {
   FileDescriptor copy(memfd_create("confidential_ml_simulation", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (copy.number() < 0) throw ImageRefused(OE_OUT_OF_MEMORY, system_error("cannot create a memory file"));
   const size_t size = copy_file(file.number(), copy.number());
-  if (fcntl(copy.number(), F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) != 0) {
+  if (!add_seals(copy.number())) {
     throw ImageRefused(OE_UNEXPECTED, system_error("cannot seal the copy of the image"));
   }
   if (size == 0)
