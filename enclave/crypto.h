@@ -42,8 +42,9 @@ struct GcmKey {
 // Compares without an early exit.
 [[nodiscard]] bool equal_in_constant_time(const uint8_t* a, const uint8_t* b, size_t size);
 
-// Keeps libcrypto from reading a configuration, then checks known answers of every function above: a build with a
-// broken libcrypto must not seal anything. Also takes the 4-20 ms of its first use out of the first request.
+// Keeps libcrypto from reading a configuration, then checks known answers of every function above: a build
+// with a broken libcrypto must not seal anything. Also takes the 4-20 ms of its first use out of the first
+// request.
 [[nodiscard]] Status crypto_start();
 
 }  // namespace confidential_ml
