@@ -242,8 +242,8 @@ class Planner {
     plan_.parts.push_back(part);
   }
 
-  // Cuts off the larger child wherever two together have too many exits: all parts but the first have at
-  // least half as many as fit.
+  // Cuts off the larger child wherever two together have too many exits, and the other if one exit in its
+  // place is still too many: all parts but the first have at least half as many as fit.
   void cut() {
     exits_.assign(size_, 1);
     part_of_.assign(size_, 0);
@@ -251,13 +251,11 @@ class Planner {
     for (uint32_t i = size_; i-- > 0;) {
       if (nodes_[i].is_leaf()) continue;
       const uint32_t left = left_of(i);
-      if (exits_[left] + exits_[left + 1] > kExits) {
-        const uint32_t larger = exits_[left] >= exits_[left + 1] ? left : left + 1;
-        cut_[larger] = 1;
-        exits_[i] = exits_[left] + exits_[left + 1] - exits_[larger] + 1;
-      } else {
-        exits_[i] = exits_[left] + exits_[left + 1];
-      }
+      const uint32_t larger = exits_[left] >= exits_[left + 1] ? left : left + 1;
+      const uint32_t other = 2 * left + 1 - larger;
+      cut_[larger] = exits_[larger] + exits_[other] > kExits;
+      cut_[other] = exits_[other] == kExits;
+      exits_[i] = (cut_[larger] ? 1 : exits_[larger]) + (cut_[other] ? 1 : exits_[other]);
     }
   }
 
