@@ -137,7 +137,9 @@ Status check_request(const Model& model, PredictRequest* request) {
   const uint64_t margins_size = matrix_size(request->row_count, model.group_count);
   const uint32_t columns =
       request->output_margin ? model.group_count : value_columns(model.objective, model.group_count);
-  if (rows_size != request->rows_size || margins_size > kMaxPredictBytes) return Status::kRowsSizeWrong;
+  if (rows_size != request->rows_size || rows_size > kMaxPredictBytes || margins_size > kMaxPredictBytes) {
+    return Status::kRowsSizeWrong;
+  }
   if (request->base_margin_size != 0 && request->base_margin_size != margins_size) {
     return Status::kBaseMarginSizeWrong;
   }
