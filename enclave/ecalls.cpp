@@ -102,7 +102,7 @@ Status write_description(const LoadedModel& loaded, uint8_t* output, size_t size
   writer.write(value_columns(model.objective, model.group_count));
   writer.write(model.round_count);
   writer.write(static_cast<uint32_t>(model.trees.size()));
-  writer.write(static_cast<uint32_t>(model.nodes.size()));
+  writer.write(model.node_count);
   writer.write(model.depth);
   writer.write(model.leaf_size);
   writer.write(static_cast<uint32_t>(sealed.policy));

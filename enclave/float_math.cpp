@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "enclave/masks.h"
+
 #ifdef __FAST_MATH__
 #error "float_math.cpp relies on IEEE 754 arithmetic: compile it without -ffast-math"
 #endif
@@ -16,7 +18,7 @@
 namespace confidential_ml {
 namespace {
 
-// ---- Bits and masks. A mask is all ones or all zeros. ----
+// ---- Bits ----
 
 constexpr std::uint32_t kSignBit = 0x80000000;
 constexpr std::uint32_t kQuietBit = 0x00400000;
@@ -27,56 +29,6 @@ constexpr std::uint32_t kSmallestNormal = 0x00800000;
 constexpr std::uint32_t kOne = 0x3f800000;
 constexpr std::uint32_t kMinusOne = 0xbf800000;
 constexpr std::uint32_t kFraction = 0x007fffff;
-
-std::uint32_t bits_of(float x) noexcept {
-  std::uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  return bits;
-}
-
-std::uint64_t bits_of(double x) noexcept {
-  std::uint64_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  return bits;
-}
-
-float float_of(std::uint32_t bits) noexcept {
-  float x;
-  std::memcpy(&x, &bits, sizeof x);
-  return x;
-}
-
-double double_of(std::uint64_t bits) noexcept {
-  double x;
-  std::memcpy(&x, &bits, sizeof x);
-  return x;
-}
-
-// Hides from the compiler that a mask has only two values: it might make a branch of it. It also keeps loops
-// from being vectorised; without it, everything here compiles to vectors of 8 as it stands.
-template <typename Word>
-Word value_barrier(Word mask) noexcept {
-  __asm__("" : "+r"(mask));
-  return mask;
-}
-
-template <typename Word>
-Word select(Word mask, Word if_set, Word if_clear) noexcept {
-  return if_clear ^ (mask & (if_set ^ if_clear));
-}
-
-float select(std::uint32_t mask, float if_set, float if_clear) noexcept {
-  return float_of(select(mask, bits_of(if_set), bits_of(if_clear)));
-}
-
-// a < b, unsigned, from the borrow of a wider subtraction.
-std::uint32_t below(std::uint32_t a, std::uint32_t b) noexcept {
-  return value_barrier(static_cast<std::uint32_t>((std::uint64_t{a} - b) >> 32));
-}
-
-std::uint32_t equal(std::uint32_t a, std::uint32_t b) noexcept { return below(a ^ b, 1); }
-
-std::uint32_t negative(std::uint32_t bits) noexcept { return value_barrier(0 - (bits >> 31)); }
 
 // table[index % 2^Bits] by halving: every entry is used whatever the index.
 template <std::size_t Bits>

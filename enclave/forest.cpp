@@ -1,41 +1,114 @@
-// Plain walking engine. Its branches and addresses depend on the rows: see docs/threat-model.md.
-//
-// The order of float32 operations is XGBoost's: trees in file order, per tree one multiply and one add. This
-// file is compiled with -ffp-contract=off; a fused multiply-add would change the last bit.
+// The order of float32 operations is XGBoost's: trees in file order, one addition each. Compiled with
+// -ffp-contract=off; a fused multiply-add would change the last bit.
 #include "enclave/forest.h"
 
+#include <algorithm>
+#include <utility>
+
+#include "enclave/kernel.h"
+#include "enclave/masks.h"
+#include "enclave/secret_memory.h"
+
 namespace confidential_ml {
+namespace {
+
+// Vectors of rows that go through a tree while its nodes are in the cache, as far as their columns leave
+// room.
+constexpr size_t kBlockVectors = 8;
+constexpr size_t kBlockBytes = 128 << 10;
+
+size_t block_vectors(const Plan& plan, size_t row_count) {
+  const size_t per_vector = plan.column_bytes + plan.group_count * kLanes * sizeof(float);
+  const size_t in_cache = std::min(kBlockVectors, std::max<size_t>(1, kBlockBytes / per_vector));
+  return std::min(in_cache, (row_count + kLanes - 1) / kLanes);
+}
+
+// Aligned for the kernel, which std::allocator does not promise.
+class Workspace {
+ public:
+  explicit Workspace(size_t size) : bytes_(size + kLanes) {}
+
+  uint8_t* take(size_t size) {
+    uint8_t* start = bytes_.data() + used_ + (kLanes - reinterpret_cast<uintptr_t>(bytes_.data()) % kLanes);
+    used_ += size;
+    return start;
+  }
+
+ private:
+  SecretVector<uint8_t> bytes_;
+  size_t used_ = 0;
+};
+
+}  // namespace
+
+// At most block_vectors() x 32 rows, and where to work on them.
+struct Forest::Block {
+  const float* rows;
+  size_t first_row, row_count;
+  uint8_t* columns;
+  uint8_t* scratch;
+  float* sums;
+
+  size_t vectors() const { return (row_count + kLanes - 1) / kLanes; }
+};
+
+Forest::Forest(Model model) : model_(std::move(model)), plan_(make_plan(model_)) {
+  model_.nodes = {};
+  model_.leaf_values = {};
+  model_.category_sets = {};
+  model_.category_words = {};
+}
+
+// gblinear starts every group from the first base score, as XGBoost's gblinear.cc does.
+float Forest::start_of(size_t row, size_t group, const float* base_margin) const {
+  if (base_margin != nullptr) return base_margin[row * model_.group_count + group];
+  return model_.base_margin[model_.booster == Booster::kGblinear ? 0 : group];
+}
 
 void Forest::predict_margins(RoundRange rounds, const float* rows, size_t row_count, const float* base_margin,
                              float* margins) const {
   const size_t groups = model_.group_count;
-  const bool linear = model_.booster == Booster::kGblinear;
-  for (size_t i = 0; i < row_count; ++i) {
-    const float* row = rows + i * model_.feature_count;
-    float* margin = margins + i * groups;
-    for (size_t g = 0; g < groups; ++g) {
-      // gblinear starts every group from the first base score, as XGBoost's gblinear.cc does.
-      margin[g] = base_margin != nullptr ? base_margin[i * groups + g] : model_.base_margin[linear ? 0 : g];
+  if (row_count == 0) return;
+  if (model_.booster == Booster::kGblinear) {
+    for (size_t i = 0; i < row_count; ++i) {
+      for (size_t g = 0; g < groups; ++g) margins[i * groups + g] = start_of(i, g, base_margin);
+      add_linear(rows + i * model_.feature_count, margins + i * groups);
     }
-    if (linear) {
-      add_linear(row, margin);
-    } else {
-      add_trees(rounds, row, margin);
-    }
+    return;
+  }
+  const size_t vectors = block_vectors(plan_, row_count);
+  const size_t columns_size = vectors * plan_.column_bytes;
+  const size_t sums_size = vectors * groups * kLanes * sizeof(float);
+  Workspace workspace(columns_size + sums_size + scratch_bytes(plan_));
+  Block block{};
+  block.columns = workspace.take(columns_size);
+  block.sums = reinterpret_cast<float*>(workspace.take(sums_size));
+  block.scratch = workspace.take(scratch_bytes(plan_));
+  block.rows = rows;
+  for (size_t i = 0; i < row_count; i += vectors * kLanes) {
+    block.first_row = i;
+    block.row_count = std::min(row_count - i, vectors * kLanes);
+    predict_block(rounds, block, base_margin, margins);
   }
 }
 
-void Forest::add_trees(RoundRange rounds, const float* row, float* margin) const {
-  const size_t end = model_.round_begin[rounds.end];
-  for (size_t t = model_.round_begin[rounds.begin]; t < end; ++t) {
-    const Tree& tree = model_.trees[t];
-    const Node& leaf = find_leaf(tree, row);
-    if (model_.leaf_size == 1) {
-      margin[tree.group] += leaf.value * tree.weight;
-    } else {
-      const float* values = model_.leaf_values.data() + leaf.leaf_vector;
-      for (size_t g = 0; g < model_.leaf_size; ++g) margin[g] += values[g] * tree.weight;
-    }
+void Forest::predict_block(RoundRange rounds, const Block& block, const float* base_margin,
+                           float* margins) const {
+  const size_t groups = model_.group_count;
+  const auto sum = [&](size_t i, size_t g) -> float& {
+    return block.sums[(i / kLanes * groups + g) * kLanes + i % kLanes];
+  };
+  for (size_t i = 0; i < block.row_count; ++i) {
+    for (size_t g = 0; g < groups; ++g) sum(i, g) = start_of(block.first_row + i, g, base_margin);
+  }
+  for (size_t v = 0; v < block.vectors(); ++v) {
+    encode_rows(plan_, block.rows + (block.first_row + v * kLanes) * model_.feature_count,
+                std::min(kLanes, block.row_count - v * kLanes), block.columns + v * plan_.column_bytes);
+  }
+  add_trees(plan_, model_.round_begin[rounds.begin], model_.round_begin[rounds.end], block.columns,
+            block.vectors(), block.scratch, block.sums);
+  for (size_t i = 0; i < block.row_count; ++i) {
+    for (size_t g = 0; g < groups; ++g) margins[(block.first_row + i) * groups + g] = sum(i, g);
   }
 }
 
@@ -45,33 +118,11 @@ void Forest::add_linear(const float* row, float* margin) const {
   for (size_t g = 0; g < groups; ++g) {
     float sum = biases[g] + margin[g];
     for (size_t f = 0; f < model_.feature_count; ++f) {
-      if (row[f] == row[f]) sum += row[f] * model_.linear_weights[f * groups + g];
+      const float next = sum + row[f] * model_.linear_weights[f * groups + g];
+      sum = select(is_nan(row[f]), sum, next);
     }
     margin[g] = sum;
   }
-}
-
-const Node& Forest::find_leaf(const Tree& tree, const float* row) const {
-  const Node* node = &model_.nodes[tree.root];
-  while (!node->is_leaf()) {
-    node = &model_.nodes[goes_left(*node, row[node->feature()]) ? node->left : node->left + 1];
-  }
-  return *node;
-}
-
-bool Forest::goes_left(const Node& node, float x) const {
-  if (x != x) return node.missing_goes_left();
-  if (node.is_categorical()) return !set_contains(node.category_set, x);
-  return x < node.value;
-}
-
-bool Forest::set_contains(uint32_t category_set, float x) const {
-  constexpr float kCategoryBound = 16777216.0f;  // above, float32 does not hold every integer
-  if (x < 0.0f || x >= kCategoryBound) return false;
-  const auto category = static_cast<uint32_t>(x);
-  const CategorySet& set = model_.category_sets[category_set];
-  if (category / 32 >= set.word_count) return false;
-  return (model_.category_words[set.first_word + category / 32] >> (category % 32) & 1u) != 0;
 }
 
 }  // namespace confidential_ml

@@ -251,6 +251,7 @@ Status parse_model(const uint8_t* data, size_t size, Model* model) {
   model->group_count = header.group_count;
   model->round_count = header.round_count;
   model->depth = 0;
+  model->node_count = header.node_count;
   CML_TRY(read_sections(reader, header, model));
   return reader.finished() ? Status::kOk : Status::kModelSizeWrong;
 }

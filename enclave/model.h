@@ -53,6 +53,7 @@ struct Model {
   uint32_t group_count;
   uint32_t round_count;
   uint32_t depth;
+  uint32_t node_count;
 
   SecretVector<float> base_margin;  // base score after the link, one per group
   SecretVector<uint32_t> round_begin;

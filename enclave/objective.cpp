@@ -1,7 +1,9 @@
-// One small function per rule of XGBoost 3.4.1, in its order of float32 operations.
+// One small function per rule of XGBoost 3.4.1, in its order of float32 operations. The transforms have no
+// branch and no index that depends on a margin.
 #include "enclave/objective.h"
 
 #include "enclave/float_math.h"
+#include "enclave/masks.h"
 
 namespace confidential_ml {
 namespace {
@@ -50,16 +52,20 @@ float logit(float p) {
   return -log_float(1.0f / p - 1.0f);
 }
 
-float softplus(float x) { return x > 0.0f ? x + log1p_float(exp_float(-x)) : log1p_float(exp_float(x)); }
+float softplus(float x) {
+  const uint32_t positive = less(0.0f, x);
+  const float rest = log1p_float(exp_float(select(positive, -x, x)));
+  return select(positive, x + rest, rest);
+}
 
 float softplus_inverse(float x) {
   if (!(x > kEpsilon)) x = kEpsilon;
   return x + log_float(-expm1_float(-x));
 }
 
+// A NaN stays one.
 float sigmoid(float x) {
-  float negated = -x;
-  if (88.7f < negated) negated = 88.7f;  // a NaN stays one
+  const float negated = select(less(88.7f, -x), 88.7f, -x);
   return 1.0f / (exp_float(negated) + 1.0f + 1e-16f);
 }
 
@@ -67,7 +73,7 @@ void softmax_probability(float* row, uint32_t count) {
   float largest = row[0];
   for (uint32_t i = 1; i < count; ++i) {
     // fmaxf: the other operand if one is NaN.
-    if (row[i] > largest || largest != largest) largest = row[i];
+    largest = select(less(largest, row[i]) | is_nan(largest), row[i], largest);
   }
   double sum = 0.0;
   for (uint32_t i = 0; i < count; ++i) {
@@ -79,18 +85,27 @@ void softmax_probability(float* row, uint32_t count) {
 
 float argmax(const float* row, uint32_t count) {
   uint32_t best = 0;
+  float largest = row[0];
   for (uint32_t i = 1; i < count; ++i) {
-    if (row[i] > row[best]) best = i;
+    const uint32_t larger = less(largest, row[i]);
+    best = select(larger, i, best);
+    largest = select(larger, row[i], largest);
   }
   return static_cast<float>(best);
 }
 
+float hinge(float x) { return select(less(0.0f, x), 1.0f, 0.0f); }
+
+// Insertion, in which a value that has found its place is compared on to the front, without effect.
 void sort_ascending(float* row, uint32_t count) {
   for (uint32_t i = 1; i < count; ++i) {
-    const float value = row[i];
-    uint32_t j = i;
-    for (; j > 0 && value < row[j - 1]; --j) row[j] = row[j - 1];
-    row[j] = value;
+    uint32_t moving = ~uint32_t{0};
+    for (uint32_t j = i; j > 0; --j) {
+      const float lower = row[j - 1], upper = row[j];
+      moving &= less(upper, lower);
+      row[j - 1] = select(moving, upper, lower);
+      row[j] = select(moving, lower, upper);
+    }
   }
 }
 
@@ -148,7 +163,7 @@ void transform(Objective objective, uint32_t group_count, size_t row_count, floa
         for (uint32_t g = 0; g < group_count; ++g) row[g] = exp_float(row[g]);
         break;
       case Transform::kHinge:
-        for (uint32_t g = 0; g < group_count; ++g) row[g] = row[g] > 0.0f ? 1.0f : 0.0f;
+        for (uint32_t g = 0; g < group_count; ++g) row[g] = hinge(row[g]);
         break;
       case Transform::kSoftmaxProbability:
         softmax_probability(row, group_count);

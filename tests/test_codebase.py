@@ -35,9 +35,9 @@ FLOORS = [
     {"ecalls"},
     {"registry"},
     {"sealing", "channel", "forest"},
-    {"model", "plan", "platform", "platform_openenclave", "platform_simulation"},
+    {"model", "plan", "kernel", "kernel_steps", "kernel_avx2", "kernel_portable", "platform", "platform_openenclave", "platform_simulation"},
     {"objective", "crypto", "cpu", "cpu_avx2", "cpu_portable", "key_request"},
-    {"float_math", "secret_memory"},
+    {"float_math", "masks", "secret_memory"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 

@@ -7,11 +7,14 @@
 
 #include <cfloat>
 #include <cmath>
+#include <cstring>
 #include <functional>
 #include <limits>
 #include <set>
 #include <vector>
 
+#include "tests/cpp/flat_model_builder.h"
+#include "tests/cpp/plain_transforms.h"
 #include "tests/cpp/status_printer.h"
 
 namespace confidential_ml {
@@ -151,6 +154,43 @@ TEST(Transform, AddsUpExpectiles) {
   EXPECT_EQ(-3.0f, values[3]);
   expect_close(-3 + 1e-6 + softplus(30), values[4]);
   EXPECT_GE(values[5], values[4]);
+}
+
+Row plain(uint32_t code, Row margins) {
+  const auto count = static_cast<uint32_t>(margins.size());
+  if (kSigmoid.count(code)) {
+    for (float& x : margins) x = test::sigmoid(x);
+  } else if (code == 13) {
+    for (float& x : margins) x = x > 0.0f ? 1.0f : 0.0f;
+  } else if (code == 14) {
+    test::softmax_probability(margins.data(), count);
+  } else if (code == 15) {
+    return {test::argmax(margins.data(), count)};
+  } else if (code == 16) {
+    test::sort_ascending(margins.data(), count);
+  } else {
+    test::expectiles(margins.data(), count);
+  }
+  return margins;
+}
+
+// Zeros of both signs, NaNs and equal values among them: the order in which they come out is the plain one,
+// too.
+TEST(Transform, GivesTheBitsOfThePlainOne) {
+  test::Random random(1);
+  for (const uint32_t code : {5u, 13u, 14u, 15u, 16u, 17u}) {
+    for (int trial = 0; trial < 3000; ++trial) {
+      Row margins(1 + random.below(9));
+      for (float& x : margins) x = random.chance(50) ? random.feature(false) : random.number() * 20.0f;
+      const Row expected = plain(code, margins);
+      const Row actual = transformed(code, margins, static_cast<uint32_t>(margins.size()));
+      ASSERT_EQ(expected.size(), actual.size());
+      for (size_t i = 0; i < expected.size(); ++i) {
+        if (std::isnan(expected[i]) && std::isnan(actual[i])) continue;
+        ASSERT_EQ(0, std::memcmp(&expected[i], &actual[i], sizeof(float))) << code << ", trial " << trial;
+      }
+    }
+  }
 }
 
 TEST(Transform, InPlaceGivesTheSameValues) {

@@ -1,0 +1,256 @@
+// The algorithm of kernel.h, included by the file that defines the vectors:
+//
+//   Bytes, load, store, broadcast, greater, equal_bytes, blend, &, |, ^
+//   position_in_chunk, look_up    selection from 16 bytes
+//   add_planes                    four byte planes, as 32 floats, onto sums
+//   rank                          rows to column
+//   lane_of                       where a row stands in a vector
+//
+// No #pragma once: it is part of one source file, not an interface.
+
+#include <utility>
+
+#include "enclave/masks.h"
+
+namespace confidential_ml {
+namespace {
+
+#define CML_INLINE [[gnu::always_inline]] inline
+
+// ---- from rows to columns ----
+
+void encode_window(const Plan& plan, const Window& window, const float* const* rows, uint8_t* columns) {
+  Bytes missing{};
+  const Bytes low = rank(rows, window, plan.keys.data() + window.first_key, &missing);
+  const Bytes to_signed = broadcast(0x80);
+  if (window.column[0] != kNoColumn) store(columns + window.column[0], (low | missing) ^ to_signed);
+  if (window.column[1] != kNoColumn) store(columns + window.column[1], low ^ to_signed);
+}
+
+// Planes: bits 3 to 7 of the category; its lowest three as one bit of eight, or 0 if it is none; bits 8 to
+// 15; bits 16 to 23; whether it is missing.
+void encode_category(const CategoryFeature& feature, const float* const* rows, uint8_t* columns) {
+  uint8_t* planes = columns + feature.planes;
+  for (size_t i = 0; i < kLanes; ++i) {
+    const float x = rows[i][feature.feature];
+    const uint32_t bits = bits_of(x), exponent = bits >> 23 & 0xff;
+    const uint32_t is_zero = equal(bits << 1, 0);
+    const uint32_t valid = below(exponent, 127 + 24) & (~negative(bits) | is_zero);  // 0 <= x < 2^24
+    const uint32_t whole = valid & ~below(exponent, 127);                            // 1 <= x < 2^24
+    const uint32_t category = whole & (((bits & 0x7fffff) | 0x800000) >> ((150 - exponent) & 31));
+    uint8_t* lane = planes + lane_of(i);
+    lane[0] = static_cast<uint8_t>(category >> 3 & 31);
+    lane[kLanes] = static_cast<uint8_t>(valid & 1u << (category & 7));
+    lane[2 * kLanes] = static_cast<uint8_t>(category >> 8);
+    lane[3 * kLanes] = static_cast<uint8_t>(category >> 16);
+    lane[4 * kLanes] = static_cast<uint8_t>(is_nan(x));
+  }
+}
+
+void encode_split(const Plan& plan, const CategorySplit& split, uint8_t* columns) {
+  const uint8_t* planes = columns + split.planes;
+  const Bytes byte_in_chunk = load(planes), bit = load(planes + kLanes);
+  const Bytes number_low = load(planes + 2 * kLanes), number_high = load(planes + 3 * kLanes);
+  const Bytes first_half = position_in_chunk(byte_in_chunk, 0),
+              second_half = position_in_chunk(byte_in_chunk, 1);
+  Bytes found = broadcast(0);
+  for (uint32_t c = 0; c < split.chunk_count; ++c) {
+    const CategoryChunk& chunk = plan.category_chunks[split.first_chunk + c];
+    const Bytes members = look_up(chunk.bits, first_half) | look_up(chunk.bits + 16, second_half);
+    const Bytes here = equal_bytes(number_low, broadcast(chunk.number & 0xff)) &
+                       equal_bytes(number_high, broadcast(chunk.number >> 8));
+    found = found | (members & bit & here);
+  }
+  const Bytes missing = load(planes + 4 * kLanes) & broadcast(split.missing_goes_right ? 0xff : 0);
+  const Bytes goes_left = equal_bytes(found | missing, broadcast(0));
+  store(columns + split.column, goes_left ^ broadcast(0x7f));  // smallest for left, largest for right
+}
+
+// ---- from columns to the exit of a part ----
+
+CML_INLINE Bytes goes_left(const uint32_t* node_columns, const int8_t* limits, size_t node,
+                           const uint8_t* columns) {
+  return greater(broadcast(static_cast<uint8_t>(limits[node])), load(columns + node_columns[node]));
+}
+
+// A complete part: its nodes by levels, the children of node n at 2n + 1 and 2n + 2. left[k] says which rows
+// go left at level k, at whatever node of the level they are: it is chosen by the levels above.
+struct Nodes {
+  const uint32_t* node_columns;
+  const int8_t* limits;
+  const uint8_t* columns;
+};
+
+template <size_t kNode, int kBelow>
+CML_INLINE Bytes level_left(const Nodes& nodes, const Bytes* left) {
+  if constexpr (kBelow == 0) {
+    return goes_left(nodes.node_columns, nodes.limits, kNode, nodes.columns);
+  } else {
+    const Bytes if_left = level_left<2 * kNode + 1, kBelow - 1>(nodes, left + 1);
+    const Bytes if_right = level_left<2 * kNode + 2, kBelow - 1>(nodes, left + 1);
+    return blend(*left, if_left, if_right);
+  }
+}
+
+// The exit's bits, the root's first: 1 for left.
+template <int kDepth, int... kLevel>
+CML_INLINE Bytes complete_exit(const Nodes& nodes, std::integer_sequence<int, kLevel...>) {
+  Bytes left[kDepth];
+  Bytes exit = broadcast(0);
+  ((left[kLevel] = level_left<0, kLevel>(nodes, left),
+    exit = exit | (left[kLevel] & broadcast(1u << (kDepth - 1 - kLevel)))),
+   ...);
+  return exit;
+}
+
+// Any other part: its nodes from the last to the first, children before their parent. A slot holds the exit
+// that is reached from a node; those of the exits themselves are constant.
+CML_INLINE Bytes general_exit(const Plan& plan, const Part& part, const uint8_t* columns, uint8_t* slots) {
+  uint8_t* results = slots + kExits * kLanes;
+  const uint32_t* node_columns = plan.node_columns.data() + part.first_node;
+  const int8_t* limits = plan.node_limits.data() + part.first_node;
+  const Children* children = plan.children.data() + part.first_children;
+  Bytes exit = broadcast(0);
+  for (size_t node = part.node_count; node-- > 0;) {
+    const Bytes left = goes_left(node_columns, limits, node, columns);
+    exit = blend(left, load(slots + children[node].left), load(slots + children[node].right));
+    store(results + node * kLanes, exit);
+  }
+  return exit;
+}
+
+// ---- from exits to values ----
+
+CML_INLINE void select_leaves(const uint8_t* table, uint32_t chunk_count, Bytes exit, Bytes* planes) {
+  for (int p = 0; p < 4; ++p) planes[p] = broadcast(0);
+  for (uint32_t c = 0; c < chunk_count; ++c, table += kChunkBytes) {
+    const Bytes position = position_in_chunk(exit, c);
+    for (int p = 0; p < 4; ++p) planes[p] = planes[p] | look_up(table + 16 * p, position);
+  }
+}
+
+// What is the same for all trees.
+struct Run {
+  const Plan& plan;
+  const uint8_t* columns;
+  size_t vector_count;
+  uint8_t* scratch;
+  float* sums;
+
+  const uint8_t* columns_of(size_t vector) const { return columns + vector * plan.column_bytes; }
+  float* sums_of(size_t vector, size_t group) const {
+    return sums + (vector * plan.group_count + group) * kLanes;
+  }
+};
+
+CML_INLINE void add_leaves(const Run& run, const PlannedTree& tree, const Part& part, uint32_t chunk_count,
+                           size_t vector, Bytes exit) {
+  const uint8_t* table = run.plan.leaves.data() + part.first_leaf;
+  for (uint32_t g = 0; g < run.plan.leaf_size; ++g, table += chunk_count * kChunkBytes) {
+    Bytes planes[4];
+    select_leaves(table, chunk_count, exit, planes);
+    add_planes(planes, run.sums_of(vector, tree.group + g));
+  }
+}
+
+template <int kDepth>
+void add_complete(const Run& run, const PlannedTree& tree, const Part& part) {
+  constexpr uint32_t kChunks = kDepth <= 4 ? 1 : 1u << (kDepth - 4);
+  const Plan& plan = run.plan;
+  for (size_t v = 0; v < run.vector_count; ++v) {
+    const Nodes nodes{plan.node_columns.data() + part.first_node, plan.node_limits.data() + part.first_node,
+                      run.columns_of(v)};
+    const Bytes exit = complete_exit<kDepth>(nodes, std::make_integer_sequence<int, kDepth>{});
+    add_leaves(run, tree, part, kChunks, v, exit);
+  }
+}
+
+void add_general(const Run& run, const PlannedTree& tree, const Part& part) {
+  for (size_t v = 0; v < run.vector_count; ++v) {
+    const Bytes exit = general_exit(run.plan, part, run.columns_of(v), run.scratch);
+    add_leaves(run, tree, part, part.chunk_count, v, exit);
+  }
+}
+
+// The four value planes of a part, from its own leaves or from the parts that its exits lead to.
+void select_values(const Plan& plan, const Part& part, uint32_t group, Bytes exit, const uint8_t* values,
+                   Bytes* planes) {
+  const uint8_t* table = plan.leaves.data() + part.first_leaf + group * part.chunk_count * kChunkBytes;
+  select_leaves(table, part.chunk_count, exit, planes);
+  for (uint32_t l = 0; l < part.link_count; ++l) {
+    const Link& link = plan.links[part.first_link + l];
+    const Bytes taken = equal_bytes(exit, broadcast(link.exit));
+    const uint8_t* linked = values + size_t{link.part} * 4 * kLanes;
+    for (size_t i = 0; i < 4; ++i) planes[i] = blend(taken, load(linked + i * kLanes), planes[i]);
+  }
+}
+
+// A tree of several parts: first the exits of all; then, per group, their values from the last part to the
+// first.
+void add_parts(const Run& run, const PlannedTree& tree) {
+  const Part* parts = run.plan.parts.data() + tree.first_part;
+  uint8_t* exits = run.scratch + kSlotBytes;
+  uint8_t* values = exits + tree.part_count * kLanes;
+  for (size_t v = 0; v < run.vector_count; ++v) {
+    for (size_t p = 0; p < tree.part_count; ++p) {
+      store(exits + p * kLanes, general_exit(run.plan, parts[p], run.columns_of(v), run.scratch));
+    }
+    for (uint32_t g = 0; g < run.plan.leaf_size; ++g) {
+      Bytes planes[4] = {};
+      for (size_t p = tree.part_count; p-- > 0;) {
+        select_values(run.plan, parts[p], g, load(exits + p * kLanes), values, planes);
+        for (size_t i = 0; i < 4; ++i) store(values + (p * 4 + i) * kLanes, planes[i]);
+      }
+      add_planes(planes, run.sums_of(v, tree.group + g));
+    }
+  }
+}
+
+void add_tree(const Run& run, const PlannedTree& tree) {
+  const Part& part = run.plan.parts[tree.first_part];
+  if (tree.part_count > 1) return add_parts(run, tree);
+  switch (part.depth) {
+    case 1:
+      return add_complete<1>(run, tree, part);
+    case 2:
+      return add_complete<2>(run, tree, part);
+    case 3:
+      return add_complete<3>(run, tree, part);
+    case 4:
+      return add_complete<4>(run, tree, part);
+    case 5:
+      return add_complete<5>(run, tree, part);
+    case 6:
+      return add_complete<6>(run, tree, part);
+    case 7:
+      return add_complete<7>(run, tree, part);
+    case 8:
+      return add_complete<8>(run, tree, part);
+    default:
+      return add_general(run, tree, part);
+  }
+}
+
+}  // namespace
+
+size_t scratch_bytes(const Plan& plan) { return kSlotBytes + plan.largest_tree * 5 * kLanes; }
+
+void encode_rows(const Plan& plan, const float* rows, size_t row_count, uint8_t* columns) {
+  const float* row[kLanes];
+  // Lanes without a row repeat the last one, for nobody to read.
+  for (size_t i = 0; i < kLanes; ++i) {
+    row[i] = rows + (i < row_count ? i : row_count - 1) * plan.feature_count;
+  }
+  for (const Window& window : plan.windows) encode_window(plan, window, row, columns);
+  for (const CategoryFeature& feature : plan.category_features) encode_category(feature, row, columns);
+  for (const CategorySplit& split : plan.category_splits) encode_split(plan, split, columns);
+}
+
+void add_trees(const Plan& plan, size_t begin, size_t end, const uint8_t* columns, size_t vector_count,
+               uint8_t* scratch, float* sums) {
+  for (uint32_t exit = 0; exit < kExits; ++exit) store(scratch + exit * kLanes, broadcast(exit));
+  const Run run{plan, columns, vector_count, scratch, sums};
+  for (size_t t = begin; t < end; ++t) add_tree(run, plan.trees[t]);
+}
+
+}  // namespace confidential_ml

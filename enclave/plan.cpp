@@ -1,0 +1,343 @@
+#include "enclave/plan.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "enclave/kernel.h"
+#include "enclave/masks.h"
+
+namespace confidential_ml {
+namespace {
+
+// A complete part costs about four instructions per node, any other about eight.
+constexpr uint32_t kPaddingWorth = 2;
+
+// A threshold of a feature, ordered by both.
+using Threshold = uint64_t;
+Threshold threshold_of(uint32_t feature, float value) {
+  return uint64_t{feature} << 32 | (static_cast<uint32_t>(order_key(value)) ^ 0x80000000u);
+}
+uint32_t feature_of(Threshold threshold) { return static_cast<uint32_t>(threshold >> 32); }
+int32_t key_of(Threshold threshold) {
+  return static_cast<int32_t>(static_cast<uint32_t>(threshold) ^ 0x80000000u);
+}
+
+class Planner {
+ public:
+  Planner(const Model& model, Plan* plan) : model_(model), plan_(*plan) {}
+
+  void run() {
+    plan_.leaf_size = model_.leaf_size;
+    plan_.feature_count = model_.feature_count;
+    plan_.group_count = model_.group_count;
+    collect_splits();
+    make_windows();
+    make_categories();
+    for (size_t t = 0; t < model_.trees.size(); ++t) make_tree(t);
+  }
+
+ private:
+  // ---- columns ----
+
+  void collect_splits() {
+    size_t numeric = 0;
+    for (const Node& node : model_.nodes) numeric += !node.is_leaf() && !node.is_categorical();
+    thresholds_.reserve(numeric);
+    for (uint32_t i = 0; i < model_.nodes.size(); ++i) {
+      const Node& node = model_.nodes[i];
+      if (node.is_leaf()) continue;
+      if (node.is_categorical()) {
+        categorical_.push_back(i);
+      } else {
+        thresholds_.push_back(threshold_of(node.feature(), node.value));
+      }
+    }
+    std::sort(thresholds_.begin(), thresholds_.end());
+    thresholds_.erase(std::unique(thresholds_.begin(), thresholds_.end()), thresholds_.end());
+  }
+
+  uint32_t new_column() {
+    const uint32_t column = plan_.column_bytes;
+    plan_.column_bytes += kLanes;
+    return column;
+  }
+
+  // One window after the other; a new one begins with a feature and when one is full.
+  void make_windows() {
+    for (size_t begin = 0, end = 0; begin < thresholds_.size(); begin = end) {
+      const uint32_t feature = feature_of(thresholds_[begin]);
+      while (end < thresholds_.size() && end - begin < kWindow && feature_of(thresholds_[end]) == feature)
+        ++end;
+      window_begin_.push_back(static_cast<uint32_t>(begin));
+      add_window(feature, begin, static_cast<uint32_t>(end - begin));
+    }
+    for (const Node& node : model_.nodes) {
+      if (node.is_leaf() || node.is_categorical()) continue;
+      const size_t window = find(node).first;
+      uint32_t& column = plan_.windows[window].column[node.missing_goes_left()];
+      if (column == kNoColumn) column = new_column();
+    }
+  }
+
+  // The keys level by level, as the search asks for them; each level padded to 8 keys, which nothing exceeds.
+  void add_window(uint32_t feature, size_t begin, uint32_t count) {
+    uint32_t levels = 1;
+    while (count >= 1u << levels) ++levels;
+    plan_.windows.push_back(
+        {feature, levels, static_cast<uint32_t>(plan_.keys.size()), {kNoColumn, kNoColumn}});
+    for (uint32_t level = 0; level < levels; ++level) {
+      const uint32_t step = 1u << (levels - level);
+      for (uint32_t j = 0; j < std::max(8u, 1u << level); ++j) {
+        const uint32_t rank = j * step + step / 2 - 1;
+        const bool exists = j < 1u << level && rank < count;
+        plan_.keys.push_back(exists ? key_of(thresholds_[begin + rank]) : INT32_MAX);
+      }
+    }
+  }
+
+  // Window and rank in it of a numeric split.
+  std::pair<size_t, uint32_t> find(const Node& node) const {
+    const auto found =
+        std::lower_bound(thresholds_.begin(), thresholds_.end(), threshold_of(node.feature(), node.value));
+    const auto position = static_cast<uint32_t>(found - thresholds_.begin());
+    const auto after = std::upper_bound(window_begin_.begin(), window_begin_.end(), position);
+    const auto window = static_cast<size_t>(after - window_begin_.begin()) - 1;
+    return {window, position - window_begin_[window]};
+  }
+
+  // Equal splits, wherever they are, share a column. -1, 0 or 1.
+  int compare_splits(uint32_t a, uint32_t b) const {
+    const Node &x = model_.nodes[a], &y = model_.nodes[b];
+    if (x.word != y.word) return x.word < y.word ? -1 : 1;
+    const CategorySet &s = model_.category_sets[x.category_set], &t = model_.category_sets[y.category_set];
+    if (s.word_count != t.word_count) return s.word_count < t.word_count ? -1 : 1;
+    const uint32_t* words = model_.category_words.data();
+    return std::memcmp(words + s.first_word, words + t.first_word, s.word_count * sizeof(uint32_t));
+  }
+
+  void make_categories() {
+    SecretVector<uint32_t> sorted = categorical_;
+    // Then the splits of a feature are one or two runs: missing left, missing right.
+    std::sort(sorted.begin(), sorted.end(), [&](uint32_t a, uint32_t b) { return compare_splits(a, b) < 0; });
+    split_column_.resize(model_.category_sets.size());
+    for (size_t i = 0; i < sorted.size(); ++i) {
+      if (i == 0 || compare_splits(sorted[i - 1], sorted[i]) != 0) add_split(model_.nodes[sorted[i]]);
+      split_column_[model_.nodes[sorted[i]].category_set] = plan_.category_splits.back().column;
+    }
+  }
+
+  void add_split(const Node& node) {
+    auto& features = plan_.category_features;
+    if (features.empty() || features.back().feature != node.feature()) {
+      features.push_back({node.feature(), plan_.column_bytes});
+      plan_.column_bytes += static_cast<uint32_t>(CategoryFeature::kPlanes * kLanes);
+    }
+    const CategorySet& set = model_.category_sets[node.category_set];
+    CategorySplit split{};
+    split.planes = features.back().planes;
+    split.column = new_column();
+    split.first_chunk = static_cast<uint32_t>(plan_.category_chunks.size());
+    split.missing_goes_right = !node.missing_goes_left();
+    constexpr uint32_t kWords = sizeof CategoryChunk::bits / sizeof(uint32_t);
+    for (uint32_t first = 0; first < set.word_count; first += kWords) {
+      const uint32_t* words = model_.category_words.data() + set.first_word + first;
+      const uint32_t count = std::min(kWords, set.word_count - first);
+      if (std::all_of(words, words + count, [](uint32_t word) { return word == 0; })) continue;
+      CategoryChunk chunk{{}, first / kWords};
+      std::memcpy(chunk.bits, words, count * sizeof(uint32_t));
+      plan_.category_chunks.push_back(chunk);
+      ++split.chunk_count;
+    }
+    plan_.category_splits.push_back(split);
+  }
+
+  void add_node(const Node* node) {
+    uint32_t column = 0;
+    int8_t limit = 0;  // for padding, whose two sides are the same
+    if (node != nullptr && node->is_categorical()) {
+      column = split_column_[node->category_set];
+    } else if (node != nullptr) {
+      const auto [window, rank] = find(*node);
+      column = plan_.windows[window].column[node->missing_goes_left()];
+      limit = static_cast<int8_t>(static_cast<int>(rank) + 1 - 128);
+    }
+    plan_.node_columns.push_back(column);
+    plan_.node_limits.push_back(limit);
+  }
+
+  // ---- trees ----
+
+  void make_tree(size_t t) {
+    const uint32_t first_part = static_cast<uint32_t>(plan_.parts.size());
+    const uint32_t root = model_.trees[t].root;
+    size_ = (t + 1 < model_.trees.size() ? model_.trees[t + 1].root : uint32_t(model_.nodes.size())) - root;
+    nodes_ = model_.nodes.data() + root;
+    root_ = root;
+    weight_ = model_.trees[t].weight;
+    const uint32_t depth = depth_of_tree();
+    const uint32_t internal = size_ / 2;
+    if (depth >= 1 && depth <= kCompleteDepth && (1u << depth) - 1 <= kPaddingWorth * internal) {
+      add_complete(depth);
+    } else {
+      add_general();
+    }
+    const uint32_t part_count = static_cast<uint32_t>(plan_.parts.size()) - first_part;
+    plan_.largest_tree = std::max(plan_.largest_tree, part_count);
+    plan_.trees.push_back({first_part, part_count, model_.trees[t].group});
+  }
+
+  uint32_t left_of(uint32_t node) const { return nodes_[node].left - root_; }
+
+  // Breadth-first order: a level ends where the children of the level above end.
+  uint32_t depth_of_tree() const {
+    uint32_t depth = 0, level_end = 1, next_end = 1;
+    for (uint32_t i = 0; i < size_; ++i) {
+      if (i == level_end) {
+        ++depth;
+        level_end = next_end;
+      }
+      if (!nodes_[i].is_leaf()) next_end = left_of(i) + 2;
+    }
+    return depth;
+  }
+
+  Part new_part(uint32_t exits) {
+    Part part{};
+    part.first_node = static_cast<uint32_t>(plan_.node_columns.size());
+    part.first_children = static_cast<uint32_t>(plan_.children.size());
+    part.first_link = static_cast<uint32_t>(plan_.links.size());
+    part.first_leaf = plan_.leaves.size();
+    part.chunk_count = static_cast<uint16_t>((exits + 15) / 16);
+    plan_.leaves.resize(plan_.leaves.size() + part.chunk_count * kChunkBytes * model_.leaf_size);
+    return part;
+  }
+
+  // leaf x weight is rounded to float32 here as XGBoost rounds it before it adds.
+  void set_leaf(const Part& part, uint32_t exit, const Node& leaf) {
+    uint8_t* entry = plan_.leaves.data() + part.first_leaf + exit / 16 * kChunkBytes + exit % 16;
+    for (uint32_t g = 0; g < model_.leaf_size; ++g) {
+      const float value = model_.leaf_size == 1 ? leaf.value : model_.leaf_values[leaf.leaf_vector + g];
+      const uint32_t bits = bits_of(value * weight_);
+      for (uint32_t p = 0; p < 4; ++p) entry[16 * p] = static_cast<uint8_t>(bits >> (8 * p));
+      entry += part.chunk_count * kChunkBytes;
+    }
+  }
+
+  // Padded below leaves that are not at the bottom. The order of places is that of kernel_steps.h.
+  void add_complete(uint32_t depth) {
+    Part part = new_part(1u << depth);
+    part.depth = depth;
+    part.node_count = static_cast<uint16_t>((1u << depth) - 1);
+    SecretVector<const Node*> place(2 * size_t{part.node_count} + 1);
+    place[0] = nodes_;
+    for (size_t i = 0; i < part.node_count; ++i) {
+      const bool is_split = !place[i]->is_leaf();
+      add_node(is_split ? place[i] : nullptr);
+      place[2 * i + 1] = is_split ? nodes_ + left_of(static_cast<uint32_t>(place[i] - nodes_)) : place[i];
+      place[2 * i + 2] = is_split ? place[2 * i + 1] + 1 : place[i];
+    }
+    // From left to right; the exit has a 1 for left, so the leftmost is the highest.
+    for (uint32_t i = 0; i <= part.node_count; ++i)
+      set_leaf(part, part.node_count - i, *place[part.node_count + i]);
+    plan_.parts.push_back(part);
+  }
+
+  // Cuts off the larger child wherever two together have too many exits, and the other if one exit in its
+  // place is still too many: all parts but the first have at least half as many as fit.
+  void cut() {
+    exits_.assign(size_, 1);
+    part_of_.assign(size_, 0);
+    cut_.assign(size_, 0);
+    for (uint32_t i = size_; i-- > 0;) {
+      if (nodes_[i].is_leaf()) continue;
+      const uint32_t left = left_of(i);
+      const uint32_t larger = exits_[left] >= exits_[left + 1] ? left : left + 1;
+      const uint32_t other = 2 * left + 1 - larger;
+      cut_[larger] = exits_[larger] + exits_[other] > kExits;
+      cut_[other] = exits_[other] == kExits;
+      exits_[i] = (cut_[larger] ? 1 : exits_[larger]) + (cut_[other] ? 1 : exits_[other]);
+    }
+  }
+
+  void add_general() {
+    cut();
+    // Parts get their numbers from the root down, their nodes too.
+    SecretVector<SecretVector<uint32_t>> members(1);
+    SecretVector<uint32_t> place(size_);
+    SecretVector<uint32_t> roots(1, 0);
+    for (uint32_t i = 0; i < size_; ++i) {
+      if (cut_[i]) {
+        part_of_[i] = static_cast<uint32_t>(members.size());
+        members.emplace_back();
+        roots.push_back(i);
+      }
+      if (nodes_[i].is_leaf()) continue;
+      auto& own = members[part_of_[i]];
+      place[i] = static_cast<uint32_t>(own.size());
+      own.push_back(i);
+      part_of_[left_of(i)] = part_of_[left_of(i) + 1] = part_of_[i];
+    }
+    for (size_t p = 0; p < members.size(); ++p) add_part(members[p], roots[p], place);
+  }
+
+  void add_part(const SecretVector<uint32_t>& members, uint32_t root, const SecretVector<uint32_t>& place) {
+    Part part = new_part(exits_[root]);
+    part.node_count = static_cast<uint16_t>(members.size());
+    uint32_t exit = 0;
+    const auto slot_of = [&](uint32_t child) {
+      if (!nodes_[child].is_leaf() && !cut_[child]) {
+        return static_cast<uint16_t>((kExits + place[child]) * kLanes);
+      }
+      if (cut_[child]) {
+        plan_.links.push_back({part_of_[child], exit});
+      } else {
+        set_leaf(part, exit, nodes_[child]);
+      }
+      return static_cast<uint16_t>(exit++ * kLanes);
+    };
+    for (const uint32_t node : members) {
+      add_node(nodes_ + node);
+      const uint16_t left = slot_of(left_of(node));
+      plan_.children.push_back({left, slot_of(left_of(node) + 1)});
+    }
+    if (members.empty()) set_leaf(part, 0, nodes_[root]);
+    part.link_count = static_cast<uint32_t>(plan_.links.size()) - part.first_link;
+    plan_.parts.push_back(part);
+  }
+
+  const Model& model_;
+  Plan& plan_;
+  SecretVector<Threshold> thresholds_;
+  SecretVector<uint32_t> window_begin_;  // in thresholds_
+  SecretVector<uint32_t> categorical_;   // nodes
+  SecretVector<uint32_t> split_column_;  // by category set
+
+  // Of the tree in hand; nodes are counted from its root.
+  const Node* nodes_ = nullptr;
+  uint32_t root_ = 0, size_ = 0;
+  float weight_ = 1.0f;
+  SecretVector<uint32_t> exits_;    // of the part below a node
+  SecretVector<uint32_t> part_of_;  // the part a node belongs to
+  SecretVector<uint8_t> cut_;       // whether a node is the root of a part of its own
+};
+
+template <typename T>
+size_t bytes_of(const SecretVector<T>& values) {
+  return values.capacity() * sizeof(T);
+}
+
+}  // namespace
+
+size_t Plan::size() const {
+  return bytes_of(windows) + bytes_of(keys) + bytes_of(category_features) + bytes_of(category_splits) +
+         bytes_of(category_chunks) + bytes_of(trees) + bytes_of(parts) + bytes_of(links) +
+         bytes_of(node_columns) + bytes_of(node_limits) + bytes_of(children) + bytes_of(leaves);
+}
+
+Plan make_plan(const Model& model) {
+  Plan plan{};
+  Planner(model, &plan).run();
+  return plan;
+}
+
+}  // namespace confidential_ml

@@ -1,0 +1,104 @@
+// What the engine computes from: a model turned, once, into straight programs for 32 rows at a time.
+//
+// Every feature that a split asks about becomes *columns*: 32 signed bytes, one per row. A numeric column
+// holds how many of (up to 255 of) the feature's thresholds are <= the row's value, minus 128; a feature with
+// more thresholds has several such columns, each for a window of them. Then `x < threshold` is `column <
+// limit`, whole and exact. Missing values are the smallest or the largest number, so each window has up to
+// two columns, one for splits that send missing values left and one for the others. A categorical split has a
+// column of its own, smallest for left and largest for right. So all splits look alike.
+//
+// Trees consist of *parts* with at most 256 exits, so that the exit taken fits a byte. Nearly complete ones
+// are padded, all others keep their shape. A part's leaves stand in chunks of 16: the lowest bytes of the 16
+// floats, then the next ones, ...
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "enclave/model.h"
+#include "enclave/secret_memory.h"
+
+namespace confidential_ml {
+
+inline constexpr size_t kLanes = 32;           // rows in a vector
+inline constexpr size_t kExits = 256;          // most exits of a part
+inline constexpr uint32_t kWindow = 255;       // most thresholds of a column
+inline constexpr uint32_t kCompleteDepth = 8;  // deepest complete part
+inline constexpr size_t kChunkBytes = 16 * 4;  // of a leaf table
+inline constexpr uint32_t kNoColumn = UINT32_MAX;
+
+// Columns and slots are named by their byte offset.
+struct Window {
+  uint32_t feature;
+  uint32_t levels;     // of the search: below 2^levels thresholds
+  uint32_t first_key;  // in Plan::keys
+  uint32_t column[2];  // missing values go right, left
+};
+
+// A feature that categorical splits ask about: five byte planes, standing where columns stand.
+struct CategoryFeature {
+  static constexpr size_t kPlanes = 5;
+  uint32_t feature;
+  uint32_t planes;
+};
+
+struct CategorySplit {
+  uint32_t planes, column;
+  uint32_t first_chunk, chunk_count;
+  uint32_t missing_goes_right;
+};
+
+struct CategoryChunk {
+  uint8_t bits[32];  // of categories 256 number, ...
+  uint32_t number;
+};
+
+struct Part {
+  uint32_t first_node;
+  uint32_t first_children;  // in Plan::children; unless complete
+  uint32_t first_link, link_count;
+  size_t first_leaf;  // in Plan::leaves; leaf_size tables of chunk_count chunks
+  uint16_t node_count;
+  uint16_t chunk_count;
+  uint32_t depth;  // of a complete part, else 0
+};
+
+// Where an exit leads into another part of the tree, which comes later.
+struct Link {
+  uint32_t part;  // of the tree
+  uint32_t exit;
+};
+
+struct Children {
+  uint16_t left, right;  // slots
+};
+
+struct PlannedTree {
+  uint32_t first_part, part_count;
+  uint32_t group;
+};
+
+struct Plan {
+  uint32_t leaf_size, feature_count, group_count;
+  uint32_t column_bytes;  // of 32 rows
+  uint32_t largest_tree;  // in parts
+  SecretVector<Window> windows;
+  SecretVector<int32_t> keys;
+  SecretVector<CategoryFeature> category_features;
+  SecretVector<CategorySplit> category_splits;
+  SecretVector<CategoryChunk> category_chunks;
+  SecretVector<PlannedTree> trees;
+  SecretVector<Part> parts;
+  SecretVector<Link> links;
+  SecretVector<uint32_t> node_columns;
+  SecretVector<int8_t> node_limits;
+  SecretVector<Children> children;  // of the nodes that are in no complete part
+  SecretVector<uint8_t> leaves;
+
+  size_t size() const;  // bytes
+};
+
+// May throw std::bad_alloc.
+Plan make_plan(const Model& model);
+
+}  // namespace confidential_ml

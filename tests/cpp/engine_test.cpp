@@ -1,0 +1,98 @@
+// The engine against the walking reference, bit for bit, on every path through the kernel.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "enclave/forest.h"
+#include "tests/cpp/engine_models.h"
+#include "tests/cpp/plain_forest.h"
+
+namespace confidential_ml::test {
+namespace {
+
+using Floats = std::vector<float>;
+
+template <typename Engine>
+Floats margins_of(const Engine& engine, RoundRange range, const Floats& rows, const Floats& base_margin) {
+  const size_t row_count = rows.size() / engine.model().feature_count;
+  Floats margins(row_count * engine.model().group_count, -77.0f);
+  engine.predict_margins(range, rows.data(), row_count, base_margin.empty() ? nullptr : base_margin.data(),
+                         margins.data());
+  return margins;
+}
+
+// Which operand's NaN survives an addition is the compiler's choice; that it is one is not.
+size_t differences(const Floats& expected, const Floats& actual) {
+  size_t count = expected.size() == actual.size() ? 0 : 1;
+  for (size_t i = 0; i < expected.size() && i < actual.size(); ++i) {
+    if (std::isnan(expected[i]) && std::isnan(actual[i])) continue;
+    count += std::memcmp(&expected[i], &actual[i], sizeof(float)) != 0;
+  }
+  return count;
+}
+
+TEST(Engine, EqualsTheWalkOnEveryPath) {
+  for (uint64_t seed = 0; seed < 12; ++seed) {
+    for (const NamedModel& named : engine_models(seed)) {
+      const PlainForest plain(parsed(named.model));
+      const Forest forest(parsed(named.model));
+      Random random(seed + 77);
+      for (const size_t row_count : {1u, 31u, 33u, 300u}) {
+        const Floats rows = engine_rows(named.model, row_count, &random);
+        Floats base_margin(seed % 2 == 0 ? 0 : row_count * named.model.group_count);
+        for (float& x : base_margin) x = random.number();
+        const RoundRange range = all_rounds(plain.model());
+        EXPECT_EQ(0u, differences(margins_of(plain, range, rows, base_margin),
+                                  margins_of(forest, range, rows, base_margin)))
+            << named.name << ", seed " << seed << ", rows " << row_count;
+      }
+    }
+  }
+}
+
+// Blocks shrink when columns are many, and end anywhere.
+TEST(Engine, EqualsTheWalkOnManyFeatures) {
+  Random random(5);
+  BuiltModel model;
+  model.feature_count = 3000;
+  for (uint32_t t = 0; t < 200; ++t) {
+    BuiltTree tree = chain(20);
+    for (BuiltNode& node : tree.nodes) {
+      node.feature = node.is_leaf ? 0 : random.below(model.feature_count);
+      node.value = random.number();
+    }
+    model.rounds.push_back({tree});
+  }
+  const PlainForest plain(parsed(model));
+  const Forest forest(parsed(model));
+  const Floats rows = engine_rows(model, 77, &random);
+  EXPECT_EQ(0u, differences(margins_of(plain, {0, 200}, rows, {}), margins_of(forest, {0, 200}, rows, {})));
+}
+
+TEST(Engine, AnswersForAnyRangeOfRounds) {
+  const BuiltModel model = engine_models(1)[8].model;
+  const PlainForest plain(parsed(model));
+  const Forest forest(parsed(model));
+  Random random(9);
+  const Floats rows = engine_rows(model, 40, &random);
+  const uint32_t end = plain.model().round_count;
+  for (uint32_t begin = 0; begin <= end; ++begin) {
+    const RoundRange range{begin, begin + random.below(end - begin + 1)};
+    EXPECT_EQ(0u, differences(margins_of(plain, range, rows, {}), margins_of(forest, range, rows, {})));
+  }
+}
+
+TEST(Plan, StaysSmallerThanTwiceTheFlatModel) {
+  for (const NamedModel& named : engine_models(3)) {
+    if (named.name.find("Cat") != std::string::npos) continue;
+    EXPECT_LT(Forest(parsed(named.model)).plan_size(), 2 * flat_bytes(named.model).size() + 16384)
+        << named.name;
+  }
+}
+
+}  // namespace
+}  // namespace confidential_ml::test
