@@ -27,7 +27,7 @@ inline Bytes look_up(const uint8_t* table, Bytes position) {
 }
 
 inline void add_floats(float* sums, Bytes bits) {
-  _mm256_store_ps(sums, _mm256_add_ps(_mm256_load_ps(sums), _mm256_castsi256_ps(bits)));
+  _mm256_store_ps(sums, _mm256_load_ps(sums) + _mm256_castsi256_ps(bits));
 }
 
 // Interleaves the planes; it undoes the order in which pack() leaves the rows.
@@ -77,8 +77,7 @@ inline Words search(const int32_t* keys, Words value, Words count) {
   } else {
     constexpr int kChunks = kLevel <= 3 ? 1 : 1 << (kLevel - 3);
     const Words is_less = _mm256_cmpgt_epi32(select_key<kChunks, kLevel - 1>(keys, count), value);
-    const Words one = _mm256_set1_epi32(1);
-    const Words next = _mm256_add_epi32(_mm256_add_epi32(count, count), _mm256_add_epi32(is_less, one));
+    const Words next = _mm256_slli_epi32(count, 1) | _mm256_andnot_si256(is_less, _mm256_set1_epi32(1));
     return search<kLevel + 1, kLevels>(keys + 8 * kChunks, value, next);
   }
 }
@@ -90,8 +89,7 @@ inline Bytes rank(const float* const* rows, uint32_t feature, const int32_t* key
   for (int i = 0; i < 4; ++i) {
     const Words bits = gather(rows + 8 * i, feature);
     const Words magnitude = bits & _mm256_set1_epi32(0x7fffffff);
-    const Words sign = _mm256_srai_epi32(bits, 31);
-    const Words key = _mm256_sub_epi32(magnitude ^ sign, sign);
+    const Words key = _mm256_sign_epi32(magnitude, bits | _mm256_set1_epi32(1));  // order_key()
     const Words is_nan = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7f800000));
     const Words lowest = _mm256_set1_epi32(INT32_MIN);
     ranks[i] = search<0, kLevels>(keys, _mm256_blendv_epi8(key, lowest, is_nan), _mm256_setzero_si256());

@@ -7,6 +7,7 @@
 //   lane_of                       where a row stands in a vector
 //
 // No #pragma once: it is part of one source file, not an interface.
+// NOLINTBEGIN(cert-dcl59-cpp,misc-definitions-in-headers): for the same reason.
 
 #include <utility>
 
@@ -254,3 +255,4 @@ void add_trees(const Plan& plan, size_t begin, size_t end, const uint8_t* column
 }
 
 }  // namespace confidential_ml
+// NOLINTEND(cert-dcl59-cpp,misc-definitions-in-headers)

@@ -228,17 +228,17 @@ class Planner {
     Part part = new_part(1u << depth);
     part.depth = depth;
     part.node_count = static_cast<uint16_t>((1u << depth) - 1);
-    SecretVector<const Node*> place(2 * size_t{part.node_count} + 1);
-    place[0] = nodes_;
+    SecretVector<uint32_t> place(2 * size_t{part.node_count} + 1);
     for (size_t i = 0; i < part.node_count; ++i) {
-      const bool is_split = !place[i]->is_leaf();
-      add_node(is_split ? place[i] : nullptr);
-      place[2 * i + 1] = is_split ? nodes_ + left_of(static_cast<uint32_t>(place[i] - nodes_)) : place[i];
-      place[2 * i + 2] = is_split ? place[2 * i + 1] + 1 : place[i];
+      const Node& node = nodes_[place[i]];
+      add_node(node.is_leaf() ? nullptr : &node);
+      place[2 * i + 1] = node.is_leaf() ? place[i] : left_of(place[i]);
+      place[2 * i + 2] = node.is_leaf() ? place[i] : left_of(place[i]) + 1;
     }
     // From left to right; the exit has a 1 for left, so the leftmost is the highest.
-    for (uint32_t i = 0; i <= part.node_count; ++i)
-      set_leaf(part, part.node_count - i, *place[part.node_count + i]);
+    for (uint32_t i = 0; i <= part.node_count; ++i) {
+      set_leaf(part, part.node_count - i, nodes_[place[part.node_count + i]]);
+    }
     plan_.parts.push_back(part);
   }
 

@@ -35,7 +35,8 @@ FLOORS = [
     {"ecalls"},
     {"registry"},
     {"sealing", "channel", "forest"},
-    {"model", "plan", "kernel", "kernel_steps", "kernel_avx2", "kernel_portable", "platform", "platform_openenclave", "platform_simulation"},
+    {"model", "platform", "platform_openenclave", "platform_simulation", "plan", "kernel", "kernel_steps"}
+    | {"kernel_avx2", "kernel_portable"},
     {"objective", "crypto", "cpu", "cpu_avx2", "cpu_portable", "key_request"},
     {"float_math", "masks", "secret_memory"},
 ]
