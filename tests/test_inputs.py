@@ -274,11 +274,16 @@ def test_a_number_can_mean_missing(missing: Any, rows: Array, regression: cml.Co
 
 def test_missing_is_compared_after_rounding_to_float32(rows: Array, regression: cml.ConfidentialModel) -> None:
     given = rows.astype(np.float64)
-    given[::2, 0] = 0.1
-    expected = rows.copy()
-    expected[::2, 0] = np.nan
-    assert_same_bits(regression.predict(given, missing=0.1), regression.predict(expected))
-    assert_same_bits(regression.predict(given.astype(np.float32), missing=0.1), regression.predict(expected))
+    given[::2] = 0.1
+    marked = rows.copy()
+    marked[::2] = np.nan
+    expected = regression.predict(marked)
+    assert not np.array_equal(expected, regression.predict(given))
+    # Numbers of Python take the precision of what they are compared with, those of numpy keep their own.
+    for missing in (0.1, np.float64(0.1), np.float32(0.1), decimal.Decimal("0.1")):
+        number: Any = missing
+        assert_same_bits(regression.predict(given, missing=number), expected)
+        assert_same_bits(regression.predict(given.astype(np.float32), missing=number), expected)
 
 
 @pytest.mark.parametrize(
