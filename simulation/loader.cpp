@@ -9,11 +9,13 @@
 #include <fcntl.h>
 #include <link.h>
 #include <openenclave/edger8r/host.h>
+#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <condition_variable>
@@ -148,6 +150,20 @@ std::pair<FileDescriptor, size_t> sealed_copy(const char* path) {
   return {std::move(copy), size};
 }
 
+// The T of this process. A forked child gets a new one: the old one's mutex may be held there by a thread
+// that exists only in the parent. None is ever destroyed, as threads may still call while the process ends.
+template <typename T>
+T& of_this_process() {
+  static std::atomic<T*> current{new T};
+  static auto* inherited = new std::vector<T*>;
+  static const int registered = pthread_atfork(nullptr, nullptr, [] {
+    inherited->push_back(current.load());
+    current.store(new T);
+  });
+  static_cast<void>(registered);
+  return *current.load();
+}
+
 // A shared library loaded from a descriptor. Two rules of glibc make the descriptor's life matter:
 //  - dlopen compares names first. The name is /proc/self/fd/N: as long as the library is loaded, N must stay
 //  taken, or
@@ -172,8 +188,9 @@ class LoadedImage {
   ~LoadedImage() {
     dlclose(handle_);
     if (still_loaded(file_)) {
-      const std::lock_guard<std::mutex> lock(leftovers_mutex());
-      leftovers().push_back(std::move(file_));
+      auto& leftovers = of_this_process<Leftovers>();
+      const std::lock_guard<std::mutex> lock(leftovers.mutex);
+      leftovers.files.push_back(std::move(file_));
     }
   }
 
@@ -196,22 +213,18 @@ class LoadedImage {
   }
 
   static void retire_leftovers() {
-    const std::lock_guard<std::mutex> lock(leftovers_mutex());
-    std::vector<FileDescriptor>& files = leftovers();
+    auto& leftovers = of_this_process<Leftovers>();
+    const std::lock_guard<std::mutex> lock(leftovers.mutex);
+    std::vector<FileDescriptor>& files = leftovers.files;
     files.erase(
         std::remove_if(files.begin(), files.end(), [](const auto& file) { return !still_loaded(file); }),
         files.end());
   }
 
-  // Never destroyed: images may be terminated while the process ends.
-  static std::vector<FileDescriptor>& leftovers() {
-    static auto* files = new std::vector<FileDescriptor>;
-    return *files;
-  }
-  static std::mutex& leftovers_mutex() {
-    static auto* mutex = new std::mutex;
-    return *mutex;
-  }
+  struct Leftovers {
+    std::mutex mutex;
+    std::vector<FileDescriptor> files;
+  };
 
   FileDescriptor file_;
   void* handle_ = nullptr;
@@ -310,10 +323,7 @@ class Instances {
   uintptr_t last_ = 0;
 };
 
-Instances& instances() {
-  static auto* all = new Instances;  // never destroyed, as threads may still call while the process ends
-  return *all;
-}
+Instances& instances() { return of_this_process<Instances>(); }
 
 void check_arguments(oe_enclave_type_t type, uint32_t flags, bool settings) {
   if (type != OE_ENCLAVE_TYPE_SGX && type != OE_ENCLAVE_TYPE_AUTO) {

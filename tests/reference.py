@@ -61,9 +61,9 @@ def transform(objective: str, margin: Floats) -> Floats:
     if objective in LOG_LINK:
         return expf(margin)
     if objective == "binary:hinge":
-        return np.where(margin > 0, F(1), F(0))
+        return (margin > 0).astype(F)
     if objective == "multi:softmax":
-        return np.where(margin > 0, F(1), F(0)).astype(F)
+        return np.argmax(margin, axis=1).astype(F)[:, None]
     if objective == "multi:softprob":
         e = expf(margin - margin.max(axis=1, keepdims=True))
         total = np.zeros(len(e))

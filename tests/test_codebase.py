@@ -144,8 +144,9 @@ def test_only_cmake_chooses_the_platform() -> None:
 
 
 def test_trusted_code_can_be_read_in_one_sitting() -> None:
-    lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in [*ENCLAVE, *COMMON])
-    assert lines < TRUSTED_LINES
+    """Lines of code: comments and blank lines make the reading easier, not longer."""
+    lines = [line.strip() for path in [*ENCLAVE, *COMMON] for line in path.read_text(encoding="utf-8").splitlines()]
+    assert sum(bool(line) and not line.startswith("//") for line in lines) < TRUSTED_LINES
 
 
 # ---- Python: who imports whom ---------------------------------------------------------------------------------------
