@@ -63,7 +63,8 @@ def transform(objective: str, margin: Floats) -> Floats:
     if objective == "binary:hinge":
         return (margin > 0).astype(F)
     if objective == "multi:softmax":
-        return np.argmax(margin, axis=1).astype(F)[:, None]
+        best: Floats = np.asarray(np.argmax(margin, axis=1), F)
+        return best[:, None]
     if objective == "multi:softprob":
         e = expf(margin - margin.max(axis=1, keepdims=True))
         total = np.zeros(len(e))
