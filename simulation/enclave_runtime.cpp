@@ -15,11 +15,13 @@
 
 // What libc links into every library. Written out because under ThreadSanitizer the name resolves to the
 // sanitizer's, which forgets whose function it is and calls libcrypto's clean-up when the image is long gone.
+// NOLINTBEGIN(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp): the C++ ABI's own names
 extern "C" void* __dso_handle;
 extern "C" int __cxa_atexit(void (*function)(void*), void* argument, void* library);
 extern "C" int atexit(void (*function)()) {
   return __cxa_atexit(reinterpret_cast<void (*)(void*)>(function), nullptr, &__dso_handle);
 }
+// NOLINTEND(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp)
 
 namespace {
 
