@@ -9,5 +9,5 @@ log="build/$preset/build.log"
   cmake --preset "$preset" -DPython_EXECUTABLE="$python" &&
     cmake --build --preset "$preset" --target all --target test_images
 } > "$log" 2>&1 || { tail -n 60 "$log"; exit 1; }
-ctest --preset "$preset" > "$log" 2>&1 || { tail -n 80 "$log"; exit 1; }
+ctest --preset "$preset" -j "$(nproc)" > "$log" 2>&1 || { tail -n 80 "$log"; exit 1; }
 tail -n 4 "$log"
