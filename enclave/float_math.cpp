@@ -81,6 +81,27 @@ double exp_in_range(double x) noexcept {
   return __builtin_fma(cubic, r * r, linear) * scale;
 }
 
+// The same, within half a unit of the last place of a double and very little more.
+double exp_in_range_to_double(double x) noexcept {
+  constexpr double kInvLn2 = 0x1.71547652b82fep+5;   // 32/ln2
+  constexpr double kLn2High = 0x1.62e42fefa39efp-6;  // ln2/32
+  constexpr double kLn2Low = 0x1.abc9e3b39803fp-61;
+  constexpr double kToInteger = 0x1.8p+52;
+  const double shifted = __builtin_fma(kInvLn2, x, kToInteger);
+  const std::uint64_t k = bits_of(shifted);
+  const double minus_k = kToInteger - shifted;
+  const double r = __builtin_fma(minus_k, kLn2Low, __builtin_fma(minus_k, kLn2High, x));  // |r| <= ln2/64
+
+  // Taylor's polynomial of e^r - 1: its error is below 2^-57.
+  double p = __builtin_fma(0x1.6c16c16c16c17p-10, r, 0x1.1111111111111p-7);
+  p = __builtin_fma(p, r, 0x1.5555555555555p-5);
+  p = __builtin_fma(p, r, 0x1.5555555555555p-3);
+  p = __builtin_fma(p, r, 0.5);
+  p = __builtin_fma(p, r * r, r);
+  const double scale = double_of(look_up<5>(kPowersOfTwo, k) + ((k >> 5) << 52));
+  return __builtin_fma(scale, p, scale);
+}
+
 // The float nearest to y > 0, as bits. A subnormal result is rounded by a double addition, as converting to
 // it is microcode on some CPUs and so visible as time.
 std::uint32_t narrow(double y) noexcept {
@@ -244,7 +265,9 @@ float expm1_in_range(float x) noexcept {
 // An argument whose result is selected at the end is first replaced by a harmless one: no operation gets a
 // subnormal argument, which takes longer on some CPUs, and no conversion to an integer overflows.
 
-float exp_float(float x) noexcept {
+// exp by either evaluation.
+template <double (*InRange)(double) noexcept>
+[[gnu::always_inline]] inline float exp_by(float x) noexcept {
   const std::uint32_t bits = bits_of(x);
   const std::uint32_t magnitude = bits & ~kSignBit;
   const std::uint32_t is_nan = below(kInfinity, magnitude);
@@ -253,10 +276,14 @@ float exp_float(float x) noexcept {
   const std::uint32_t subnormal = below(magnitude, kSmallestNormal);
   const std::uint32_t calm = bits & ~(is_nan | overflows | underflows | subnormal);
 
-  std::uint32_t y = narrow(exp_in_range(static_cast<double>(float_of(calm))));
+  std::uint32_t y = narrow(InRange(static_cast<double>(float_of(calm))));
   y = select(overflows, kInfinity, y) & ~underflows;
   return float_of(select(is_nan, bits | kQuietBit, y));
 }
+
+float exp_float(float x) noexcept { return exp_by<exp_in_range>(x); }
+
+float exp_float_by_double(float x) noexcept { return exp_by<exp_in_range_to_double>(x); }
 
 float log_float(float x) noexcept {
   const std::uint32_t bits = bits_of(x);

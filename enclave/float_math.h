@@ -10,6 +10,7 @@
 namespace confidential_ml {
 
 float exp_float(float x) noexcept;
+float exp_float_by_double(float x) noexcept;  // (float)exp((double)x), exp being glibc's
 float log_float(float x) noexcept;
 float log1p_float(float x) noexcept;
 float expm1_float(float x) noexcept;

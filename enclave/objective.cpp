@@ -10,7 +10,17 @@ namespace {
 
 constexpr float kEpsilon = 1e-6f;  // XGBoost's kRtEps
 
-enum class Transform { kIdentity, kSigmoid, kExp, kHinge, kSoftmaxProbability, kArgmax, kSort, kExpectile };
+enum class Transform {
+  kIdentity,
+  kSigmoid,
+  kExp,
+  kExpByDouble,
+  kHinge,
+  kSoftmaxProbability,
+  kArgmax,
+  kSort,
+  kExpectile
+};
 
 Transform transform_of(Objective objective) {
   switch (objective) {
@@ -21,8 +31,9 @@ Transform transform_of(Objective objective) {
     case Objective::kGamma:
     case Objective::kTweedie:
     case Objective::kCox:
-    case Objective::kAft:
       return Transform::kExp;
+    case Objective::kAft:
+      return Transform::kExpByDouble;
     case Objective::kHinge:
       return Transform::kHinge;
     case Objective::kSoftprob:
@@ -136,7 +147,7 @@ Status link(Objective objective, float* base_score, uint32_t group_count) {
     if (transform == Transform::kSigmoid) {
       if (!(base_score[j] >= 0.0f && base_score[j] <= 1.0f)) return Status::kModelBaseScoreWrong;
       base_score[j] = logit(base_score[j]);
-    } else if (transform == Transform::kExp) {
+    } else if (transform == Transform::kExp || transform == Transform::kExpByDouble) {
       base_score[j] = log_float(base_score[j]);
     }
     if (base_score[j] != base_score[j]) return Status::kModelBaseScoreWrong;
@@ -161,6 +172,9 @@ void transform(Objective objective, uint32_t group_count, size_t row_count, floa
         break;
       case Transform::kExp:
         for (uint32_t g = 0; g < group_count; ++g) row[g] = exp_float(row[g]);
+        break;
+      case Transform::kExpByDouble:
+        for (uint32_t g = 0; g < group_count; ++g) row[g] = exp_float_by_double(row[g]);
         break;
       case Transform::kHinge:
         for (uint32_t g = 0; g < group_count; ++g) row[g] = hinge(row[g]);

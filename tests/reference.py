@@ -58,6 +58,9 @@ def transform(objective: str, margin: Floats) -> Floats:
     """Margins as values (XGBoost: PredTransform); one column for softmax."""
     if objective in LOGISTIC:
         return F(1) / (expf(np.minimum(-margin, F(88.7))) + F(1) + F(1e-16))
+    if objective == "survival:aft":  # in double, unlike the others with this link
+        with np.errstate(over="ignore"):
+            return np.exp(margin.astype(np.float64)).astype(F)
     if objective in LOG_LINK:
         return expf(margin)
     if objective == "binary:hinge":
