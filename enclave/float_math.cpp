@@ -81,7 +81,8 @@ double exp_in_range(double x) noexcept {
   return __builtin_fma(cubic, r * r, linear) * scale;
 }
 
-// The same, within about one unit of the last place of a double: after rounding to float equal for every argument.
+// The same, within about one unit of the last place of a double: after rounding to float equal for every
+// argument.
 double exp_in_range_to_double(double x) noexcept {
   constexpr double kInvLn2 = 0x1.71547652b82fep+5;   // 32/ln2
   constexpr double kLn2High = 0x1.62e42fefa39efp-6;  // ln2/32
