@@ -5,6 +5,7 @@
 #   make test    build and run every test and check (CI)
 #   make check   the checks on the code alone (format, lint, types)
 #   make bench   measure; results are ratios in one interleaved run
+#   make tsan-test    the C++ tests under ThreadSanitizer
 #   make fuzz    fuzz the ecalls for FUZZ_SECONDS
 #   make exhaustive   the scalar functions over all 2^32 inputs
 #   make clean   remove what was built
@@ -33,7 +34,7 @@ HAS_OTHER := $(word 2,$(PYTHONS))
 sources := pyproject.toml CMakeLists.txt $(shell find cmake common edl enclave host simulation scripts src -type f \
              -not -name '*.pyc')
 
-.PHONY: demo test check cpp-test sanitized-test python-test bench fuzz exhaustive clean packages test-packages
+.PHONY: demo test check cpp-test sanitized-test tsan-test python-test bench fuzz exhaustive clean packages test-packages
 
 demo: packages $(VENV)/.installed
 	@$(VENV)/bin/python examples/demo.py --other-image $(VENV)/test_images/rebuilt.signed
@@ -68,8 +69,10 @@ cpp-test: $(VENV)/.installed
 
 sanitized-test: $(VENV)/.installed
 	@scripts/cpp_test.sh debug $(VENV)
-	@scripts/cpp_test.sh tsan $(VENV)
 	@scripts/sanitized_python_test.sh $(VENV)
+
+tsan-test: $(VENV)/.installed
+	@scripts/cpp_test.sh tsan $(VENV)
 
 python-test: $(VENV)/.installed $(if $(HAS_OTHER),$(OTHER_VENV)/.installed)
 	@scripts/python_test.sh $(VENV)
