@@ -1,100 +1,151 @@
-"""Measure sealing and loading against XGBoost's own loading of the same model; prints ratios of interleaved runs.
+"""Measure predictions, loading and sealing against XGBoost and the fast libraries that run its models.
 
-Usage: python benchmarks/run.py [--runs N]
+Usage: python -m benchmarks.run [--quick] [--models a,b] [--threads 1,2] [--rows 1,1000] [--rounds N] [--output FOLDER]
+
+Writes benchmarks.md, benchmarks.json and two pictures; into docs/ if all was measured, else into build/bench/.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
-import statistics
+import dataclasses
+import datetime
+import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import xgboost as xgb
+from benchmarks import engine, loading, machine, plots
+from benchmarks.contenders import CONTENDERS, OURS, REFERENCE, CannotRunError
+from benchmarks.conversion import prepare
+from benchmarks.models import RECIPES, trained
+from benchmarks.report import Run, markdown
+from benchmarks.results import ModelTimes
 
-import confidential_ml as cml
-
-N_TREES, DEPTH, N_FEATURES = 1000, 8, 100
-
-
-def train(directory: Path) -> tuple[Path, Path, xgb.Booster]:
-    """1000 full trees of depth 8 over 100 features, as JSON, as UBJSON and in memory; fixed seeds."""
-    random = np.random.default_rng(1)
-    rows = random.normal(size=(30_000, N_FEATURES)).astype(np.float32)
-    target = rows[:, :20].sum(axis=1) + random.normal(size=len(rows)).astype(np.float32)
-    # Few columns per tree make the training short; the trees come out full all the same.
-    parameters = {
-        "max_depth": DEPTH,
-        "eta": 0.1,
-        "seed": 1,
-        "min_child_weight": 0,
-        "colsample_bytree": 0.1,
-        "max_bin": 64,
-        "verbosity": 0,
-        "nthread": 1,
-    }
-    booster = xgb.train(parameters, xgb.DMatrix(rows, label=target), num_boost_round=N_TREES)
-    as_json, as_ubjson = directory / "model.json", directory / "model.ubj"
-    booster.save_model(as_json)
-    booster.save_model(as_ubjson)
-    return as_json, as_ubjson, booster
+ROOT = Path(__file__).resolve().parent.parent
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+SEALED_MODEL = "d"
 
 
-def seconds(action: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="three small models, few runs: whether it works")
+    parser.add_argument("--models", help="letters, e.g. a,b; all by default")
+    parser.add_argument("--threads", help="numbers of threads, e.g. 1,2 (the default)")
+    parser.add_argument("--rows", help="rows per call, e.g. 1,1000")
+    parser.add_argument("--rounds", type=int, help="samples of each library, 7 by default")
+    parser.add_argument("--output", type=Path, help="folder of the report")
+    parser.add_argument("--engine-bench", type=Path, help="the C++ program that calls the engine without an enclave")
+    chosen = parser.parse_args()
+    restricted = chosen.quick or chosen.models or chosen.threads or chosen.rows or chosen.rounds
+    chosen.output = chosen.output or ROOT / ("build/bench" if restricted else "docs")
+    chosen.models = (chosen.models or ("a,b,f" if chosen.quick else ",".join(RECIPES))).split(",")
+    chosen.threads = [int(number) for number in (chosen.threads or "1,2").split(",")]
+    chosen.rows = [int(number) for number in (chosen.rows or ("1,1000" if chosen.quick else _ALL_ROWS)).split(",")]
+    chosen.rounds = chosen.rounds or (3 if chosen.quick else 7)
+    unknown = set(chosen.models) - set(RECIPES)
+    if unknown:
+        parser.error(f"no model {', '.join(sorted(unknown))}; there are {', '.join(RECIPES)}")
+    return chosen
 
 
-def quartiles(values: list[float]) -> str:
-    low, middle, high = statistics.quantiles(values, n=4)
-    return f"{middle:.3f} [{low:.3f}, {high:.3f}]"
+_ALL_ROWS = "1,100,1000,10000,100000"
+
+
+def prepare_all(models: list[str]) -> None:
+    """Train and convert what is not in the cache, so that nothing else runs while times are taken."""
+    # Model a is what each library loads first when memory is measured.
+    for name in dict.fromkeys(["a", *models]):
+        model = trained(name)
+        for contender in CONTENDERS.values():
+            try:
+                prepare(contender, model)
+            except CannotRunError as error:
+                if contender.name in (OURS, REFERENCE):
+                    sys.exit(f"model {name}: {contender.name}: {error}")
+
+
+def measure_times(options: argparse.Namespace, threads: int, directory: Path) -> dict[str, ModelTimes]:
+    """Run `benchmarks.measure` for one number of threads."""
+    output = directory / f"{threads}.json"
+    command = [
+        *(sys.executable, "-m", "benchmarks.measure", "--output", str(output), "--threads", str(threads)),
+        *("--models", ",".join(options.models), "--rows", ",".join(map(str, options.rows))),
+        *("--rounds", str(options.rounds)),
+    ]
+    environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
+    done = subprocess.run(command, env=environment, check=False)
+    if done.returncode:
+        sys.exit(f"measuring with {threads} thread(s) failed (status {done.returncode})")
+    return {name: ModelTimes.from_json(value) for name, value in json.loads(output.read_text()).items()}
+
+
+def measure_engine(run: Run, program: Path | None, models: list[str], threads: list[int]) -> None:
+    """Run `engine_bench`, which may not be there."""
+    if program is None or not program.exists():
+        run.engine_reason = "engine_bench was not built"
+        return
+    try:
+        for name in models:
+            for number in threads:
+                run.engine += engine.measure(program, trained(name), number)
+    except RuntimeError as error:
+        run.engine_reason = str(error)
+
+
+def repeat_command() -> str:
+    """The line that runs this again, without where the program lies on this machine."""
+    words = []
+    skip = False
+    for word in sys.argv[1:]:
+        if not skip and not word.startswith(("--engine-bench", "--output")):
+            words.append(word)
+        skip = word in ("--engine-bench", "--output")
+    return f'make bench BENCH="{" ".join(words)}"' if words else "make bench"
+
+
+def write(run: Run, directory: Path) -> None:
+    """Write the report into a folder."""
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        pictures = plots.draw(run, directory)
+    except ModuleNotFoundError:
+        print("no pictures: matplotlib is not installed", file=sys.stderr)
+        pictures = []
+    (directory / "benchmarks.json").write_text(json.dumps(dataclasses.asdict(run), indent=1) + "\n")
+    (directory / "benchmarks.md").write_text(markdown(run, pictures))
+    shown = directory.relative_to(ROOT) if directory.is_relative_to(ROOT) else directory
+    print(f"wrote {shown}/benchmarks.md, benchmarks.json and {len(pictures)} pictures")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=15)
-    runs = parser.parse_args().runs
-    warnings.simplefilter("ignore", cml.SimulationWarning)
-    with tempfile.TemporaryDirectory() as name, cml.Enclave() as enclave:
+    options = arguments()
+    versions, absent = machine.library_versions()
+    for name, reason in absent.items():
+        print(f"without {name}: {reason}", file=sys.stderr)
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    run = Run(date, repeat_command(), machine.describe(), versions, absent)
+    prepare_all(options.models)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        print(f"training {N_TREES} trees of depth {DEPTH} ...", flush=True)
-        as_json, as_ubjson, booster = train(directory)
-        sealed = directory / "model.sealed"
-
-        def seal_and_load(model: object) -> None:
-            cml.seal(model, sealed, enclave=enclave)
-            cml.ConfidentialModel.load_sealed(sealed, enclave=enclave).close()
-
-        actions: dict[str, Callable[[], None]] = {
-            "xgboost load_model, JSON": lambda: xgb.Booster().load_model(as_json),
-            "xgboost load_model, UBJSON": lambda: xgb.Booster().load_model(as_ubjson),
-            "seal + load, JSON file": lambda: seal_and_load(as_json),
-            "seal + load, UBJSON file": lambda: seal_and_load(as_ubjson),
-            "seal + load, Booster": lambda: seal_and_load(booster),
-            "load only": lambda: cml.ConfidentialModel.load_sealed(sealed, enclave=enclave).close(),
-        }
-        times: dict[str, list[float]] = {name: [] for name in actions}
-        for run in range(runs + 1):  # the first warms up
-            for name, action in actions.items():
-                taken = seconds(action)
-                if run:
-                    times[name].append(taken)
-        print(
-            f"Python {platform.python_version()}, xgboost {xgb.__version__}, {enclave.identity.platform}; "
-            f"{as_json.stat().st_size / 1e6:.1f} MB JSON, {as_ubjson.stat().st_size / 1e6:.1f} MB UBJSON, "
-            f"{sealed.stat().st_size / 1e6:.1f} MB sealed; medians [quartiles] of {runs} interleaved runs"
-        )
-    base = times["xgboost load_model, JSON"]
-    print(f"\n{'':28} {'seconds':>24} {'ratio to xgboost, JSON':>28}")
-    for name, values in times.items():
-        ratios = [value / reference for value, reference in zip(values, base, strict=True)]
-        print(f"{name:28} {quartiles(values):>24} {quartiles(ratios):>28}")
+        for threads in options.threads:
+            run.times[threads] = measure_times(options, threads, directory)
+        for model in options.models:
+            print(f"  {model}, loading", flush=True)
+            run.loading[model] = {library: loading.measure_in_process(library, model) for library in CONTENDERS}
+        sealed = SEALED_MODEL if SEALED_MODEL in options.models else options.models[-1]
+        print(f"  {sealed}, sealing", flush=True)
+        output = directory / "sealing.json"
+        runs = "3" if options.quick else "15"
+        subprocess.run([sys.executable, "-m", "benchmarks.sealing", sealed, runs, str(output)], check=True)
+        run.sealing = json.loads(output.read_text())
+    measure_engine(run, options.engine_bench, options.models, options.threads)
+    run.seconds = time.perf_counter() - start
+    write(run, options.output.resolve())
 
 
 if __name__ == "__main__":

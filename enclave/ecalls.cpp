@@ -22,7 +22,7 @@ namespace confidential_ml {
 namespace {
 
 constexpr size_t kIdentitySize = 72;
-constexpr size_t kDescriptionSize = 144;
+constexpr size_t kDescriptionSize = 152;
 
 enum class Phase { kNew, kStarting, kStarted };
 std::atomic<Phase> phase{Phase::kNew};
@@ -107,6 +107,7 @@ Status write_description(const LoadedModel& loaded, uint8_t* output, size_t size
   writer.write(model.leaf_size);
   writer.write(static_cast<uint32_t>(sealed.policy));
   writer.write(static_cast<uint32_t>(sealed.model_id_size));
+  writer.write(static_cast<uint64_t>(loaded.forest.plan_size()));
   writer.append(sealed.model_digest, sizeof sealed.model_digest);
   writer.append(sealed.model_id, sizeof sealed.model_id);
   return writer.failed() ? Status::kInternal : Status::kOk;

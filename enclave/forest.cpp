@@ -3,6 +3,7 @@
 #include "enclave/forest.h"
 
 #include <algorithm>
+#include <memory>
 #include <utility>
 
 #include "enclave/kernel.h"
@@ -23,19 +24,26 @@ size_t block_vectors(const Plan& plan, size_t row_count) {
   return std::min(in_cache, (row_count + kLanes - 1) / kLanes);
 }
 
-// Aligned for the kernel, which std::allocator does not promise.
+// Up to here each row is predicted on its own: a vector of 32 costs as much as a few rows.
+constexpr size_t kFewRows = 4;
+
+// Aligned for the kernel, which std::allocator does not promise; not initialised, and wiped.
 class Workspace {
  public:
-  explicit Workspace(size_t size) : bytes_(size + kLanes) {}
+  explicit Workspace(size_t size) : size_(size + kLanes), bytes_(new uint8_t[size_]) {}
+  ~Workspace() { wipe(bytes_.get(), size_); }
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
 
   uint8_t* take(size_t size) {
-    uint8_t* start = bytes_.data() + used_ + (kLanes - reinterpret_cast<uintptr_t>(bytes_.data()) % kLanes);
+    uint8_t* start = bytes_.get() + used_ + (kLanes - reinterpret_cast<uintptr_t>(bytes_.get()) % kLanes);
     used_ += size;
     return start;
   }
 
  private:
-  SecretVector<uint8_t> bytes_;
+  size_t size_;
+  std::unique_ptr<uint8_t[]> bytes_;
   size_t used_ = 0;
 };
 
@@ -76,6 +84,7 @@ void Forest::predict_margins(RoundRange rounds, const float* rows, size_t row_co
     }
     return;
   }
+  if (row_count <= kFewRows) return predict_few(rounds, rows, row_count, base_margin, margins);
   const size_t vectors = block_vectors(plan_, row_count);
   const size_t columns_size = vectors * plan_.column_bytes;
   const size_t sums_size = vectors * groups * kLanes * sizeof(float);
@@ -95,20 +104,38 @@ void Forest::predict_margins(RoundRange rounds, const float* rows, size_t row_co
 void Forest::predict_block(RoundRange rounds, const Block& block, const float* base_margin,
                            float* margins) const {
   const size_t groups = model_.group_count;
-  const auto sum = [&](size_t i, size_t g) -> float& {
-    return block.sums[(i / kLanes * groups + g) * kLanes + i % kLanes];
+  // visit(margin, sum) for every row and group.
+  const auto each_sum = [&](auto visit) {
+    for (size_t i = 0; i < block.row_count; ++i) {
+      float* sums = block.sums + i / kLanes * groups * kLanes + i % kLanes;
+      float* row = margins + (block.first_row + i) * groups;
+      for (size_t g = 0; g < groups; ++g) visit(row[g], sums[g * kLanes]);
+    }
   };
-  for (size_t i = 0; i < block.row_count; ++i) {
-    for (size_t g = 0; g < groups; ++g) sum(i, g) = start_of(block.first_row + i, g, base_margin);
+  for (size_t i = block.first_row; i < block.first_row + block.row_count; ++i) {
+    for (size_t g = 0; g < groups; ++g) margins[i * groups + g] = start_of(i, g, base_margin);
   }
+  each_sum([](const float& margin, float& sum) { sum = margin; });
   for (size_t v = 0; v < block.vectors(); ++v) {
     encode_rows(plan_, block.rows + (block.first_row + v * kLanes) * model_.feature_count,
                 std::min(kLanes, block.row_count - v * kLanes), block.columns + v * plan_.column_bytes);
   }
   add_trees(plan_, model_.round_begin[rounds.begin], model_.round_begin[rounds.end], block.columns,
             block.vectors(), block.scratch, block.sums);
-  for (size_t i = 0; i < block.row_count; ++i) {
-    for (size_t g = 0; g < groups; ++g) margins[(block.first_row + i) * groups + g] = sum(i, g);
+  each_sum([](float& margin, const float& sum) { margin = sum; });
+}
+
+void Forest::predict_few(RoundRange rounds, const float* rows, size_t row_count, const float* base_margin,
+                         float* margins) const {
+  const size_t groups = model_.group_count;
+  Workspace workspace(row_code_bytes(plan_) + row_scratch_bytes(plan_));
+  uint8_t* codes = workspace.take(row_code_bytes(plan_));
+  uint8_t* scratch = workspace.take(row_scratch_bytes(plan_));
+  for (size_t i = 0; i < row_count; ++i) {
+    for (size_t g = 0; g < groups; ++g) margins[i * groups + g] = start_of(i, g, base_margin);
+    encode_row(plan_, rows + i * model_.feature_count, codes);
+    add_trees_to_row(plan_, model_.round_begin[rounds.begin], model_.round_begin[rounds.end], codes, scratch,
+                     margins + i * groups);
   }
 }
 

@@ -1,5 +1,5 @@
-// The inner loops, 32 rows per vector. kernel_avx2.cpp or kernel_portable.cpp, CMake chooses; both are
-// kernel_steps.h over different vectors.
+// The inner loops: 32 rows per vector, and for a single row 32 nodes per vector. kernel_avx2.cpp or
+// kernel_portable.cpp, CMake chooses; both are kernel_steps.h and kernel_row_steps.h over different vectors.
 //
 // No branch and no address depends on a row: both follow from the plan alone.
 #pragma once
@@ -21,5 +21,18 @@ void encode_rows(const Plan& plan, const float* rows, size_t row_count, uint8_t*
 // Adds trees [begin, end) for vector_count x 32 encoded rows: sums[vector][group][32].
 void add_trees(const Plan& plan, size_t begin, size_t end, const uint8_t* columns, size_t vector_count,
                uint8_t* scratch, float* sums);
+
+// ---- a single row ----
+
+// Sizes of `codes` and of the scratch memory, both 32-byte aligned.
+size_t row_code_bytes(const Plan& plan);
+size_t row_scratch_bytes(const Plan& plan);
+
+// One byte per column.
+void encode_row(const Plan& plan, const float* row, uint8_t* codes);
+
+// Adds trees [begin, end) for an encoded row: sums[group].
+void add_trees_to_row(const Plan& plan, size_t begin, size_t end, const uint8_t* codes, uint8_t* scratch,
+                      float* sums);
 
 }  // namespace confidential_ml

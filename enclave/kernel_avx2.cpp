@@ -1,6 +1,10 @@
 #include <immintrin.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "enclave/kernel.h"
+#include "enclave/masks.h"
 
 namespace confidential_ml {
 namespace {
@@ -16,6 +20,7 @@ inline Bytes equal_bytes(Bytes a, Bytes b) { return _mm256_cmpeq_epi8(a, b); }
 inline Bytes blend(Bytes mask, Bytes if_set, Bytes if_clear) {
   return _mm256_blendv_epi8(if_clear, if_set, mask);
 }
+inline Bytes subtract(Bytes a, Bytes b) { return _mm256_sub_epi8(a, b); }
 
 // table[at - 16 chunk] where at is in [16 chunk, 16 chunk + 16), else 0.
 inline Bytes position_in_chunk(Bytes at, uint32_t chunk) {
@@ -120,6 +125,75 @@ Bytes rank(const float* const* rows, const Window& window, const int32_t* keys, 
   }
 }
 
+// ---- for a single row ----
+
+inline Bytes load_unaligned(const void* source) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(source));
+}
+inline void store_unaligned(void* target, Bytes bytes) {
+  _mm256_storeu_si256(static_cast<__m256i*>(target), bytes);
+}
+inline __m128i load_half(const uint8_t* source) {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(source));
+}
+inline Bytes load_halves(const uint8_t* low, const uint8_t* high) {
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(load_half(low)), load_half(high), 1);
+}
+inline Bytes repeat_half(const uint8_t* source) { return _mm256_broadcastsi128_si256(load_half(source)); }
+inline Bytes add(Bytes a, Bytes b) { return _mm256_add_epi8(a, b); }
+inline Bytes shuffle(Bytes bytes, Bytes control) { return _mm256_shuffle_epi8(bytes, control); }
+
+inline Bytes lane_numbers() {
+  return _mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24,
+                          25, 26, 27, 28, 29, 30, 31);
+}
+inline uint32_t any(Bytes bytes) {
+  const Bytes is_zero = _mm256_cmpeq_epi8(bytes, _mm256_setzero_si256());
+  return ~equal(static_cast<uint32_t>(_mm256_movemask_epi8(is_zero)), UINT32_MAX);
+}
+
+// A blend looks at the top bit of each byte only.
+template <int kBit>
+inline Bytes mask_of_bit(Bytes bytes) {
+  return _mm256_slli_epi16(bytes, 7 - kBit);
+}
+
+inline float take_leaf(const Bytes* chunk, Bytes exit) {
+  const Bytes position = exit & broadcast(15);
+  const Bytes planes01 = _mm256_shuffle_epi8(chunk[0], position);
+  const Bytes planes23 = _mm256_shuffle_epi8(chunk[1], position);
+  const __m128i low = _mm_unpacklo_epi8(_mm256_castsi256_si128(planes01), _mm256_extracti128_si256(planes01, 1));
+  const __m128i high =
+      _mm_unpacklo_epi8(_mm256_castsi256_si128(planes23), _mm256_extracti128_si256(planes23, 1));
+  return _mm_cvtss_f32(_mm_castsi128_ps(_mm_unpacklo_epi16(low, high)));
+}
+
+// Minus one for each key that is less than `above`.
+inline Words minus_keys_below(Words above, const int32_t* keys) {
+  return _mm256_cmpgt_epi32(above, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(keys)));
+}
+
+// Padding is larger than any value. INT32_MAX, which no value is, keeps value + 1 from overflowing. Two
+// counts, so that one need not wait for the other.
+inline uint32_t count_not_above(int32_t value, const Window& window, const int32_t* keys) {
+  const size_t key_count = key_count_of(window);
+  const Words above = _mm256_set1_epi32(value + 1);
+  Words even = _mm256_setzero_si256(), odd = even;
+  size_t k = 0;
+  for (; k + 32 <= key_count; k += 32) {
+    even = _mm256_add_epi32(even, minus_keys_below(above, keys + k));
+    odd = _mm256_add_epi32(odd, minus_keys_below(above, keys + k + 8));
+    even = _mm256_add_epi32(even, minus_keys_below(above, keys + k + 16));
+    odd = _mm256_add_epi32(odd, minus_keys_below(above, keys + k + 24));
+  }
+  for (; k < key_count; k += 8) even = _mm256_add_epi32(even, minus_keys_below(above, keys + k));
+  const Words both = _mm256_add_epi32(even, odd);
+  __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+  sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
+  sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
+  return 0 - static_cast<uint32_t>(_mm_cvtsi128_si32(sum));
+}
+
 // Where row i stands among the 32 bytes of a vector.
 constexpr size_t lane_of(size_t i) { return 16 * (i % 8 / 4) + 4 * (i / 8) + i % 4; }
 
@@ -127,3 +201,5 @@ constexpr size_t lane_of(size_t i) { return 16 * (i % 8 / 4) + 4 * (i / 8) + i %
 }  // namespace confidential_ml
 
 #include "enclave/kernel_steps.h"
+
+#include "enclave/kernel_row_steps.h"

@@ -1,5 +1,7 @@
 // Vectors of GCC's and clang's vector extension, for machines without AVX2 and as a second witness in tests.
+#include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "enclave/kernel.h"
 #include "enclave/masks.h"
@@ -19,6 +21,7 @@ inline Bytes broadcast(uint32_t byte) { return Bytes{} + static_cast<int8_t>(byt
 inline Bytes greater(Bytes a, Bytes b) { return a > b; }
 inline Bytes equal_bytes(Bytes a, Bytes b) { return a == b; }
 inline Bytes blend(Bytes mask, Bytes if_set, Bytes if_clear) { return (mask & if_set) | (~mask & if_clear); }
+inline Bytes subtract(Bytes a, Bytes b) { return a - b; }
 
 inline Bytes position_in_chunk(Bytes at, uint32_t chunk) { return at ^ broadcast(16 * chunk); }
 
@@ -37,22 +40,72 @@ inline void add_planes(const Bytes* planes, float* sums) {
   }
 }
 
-// The count of thresholds <= value by comparing with all: padding is larger than any value.
+// By comparing with all; padding is larger than any value.
+uint32_t count_not_above(int32_t value, const Window& window, const int32_t* keys) {
+  uint32_t count = 0;
+  for (size_t k = 0; k < key_count_of(window); ++k) {
+    count += 1 - static_cast<uint32_t>(static_cast<uint64_t>(int64_t{value} - keys[k]) >> 63);
+  }
+  return count;
+}
+
 Bytes rank(const float* const* rows, const Window& window, const int32_t* keys, Bytes* missing) {
   Bytes ranks{};
-  size_t key_count = 0;
-  for (uint32_t level = 0; level < window.levels; ++level) key_count += level <= 3 ? 8 : size_t{1} << level;
   for (size_t i = 0; i < kLanes; ++i) {
     const float x = rows[i][window.feature];
     const uint32_t is_missing = is_nan(x);
-    const auto value = static_cast<int64_t>(order_key(x));
-    uint32_t count = 0;
-    for (size_t k = 0; k < key_count; ++k)
-      count += 1 - static_cast<uint32_t>(uint64_t(value - keys[k]) >> 63);
-    ranks[i] = static_cast<int8_t>(count & ~is_missing);
+    ranks[i] = static_cast<int8_t>(count_not_above(order_key(x), window, keys) & ~is_missing);
     (*missing)[i] = static_cast<int8_t>(is_missing);
   }
   return ranks;
+}
+
+// ---- for a single row ----
+
+inline Bytes load_unaligned(const void* source) { return load(source); }
+inline void store_unaligned(void* target, Bytes bytes) { store(target, bytes); }
+inline Bytes load_halves(const uint8_t* low, const uint8_t* high) {
+  Bytes bytes;
+  std::memcpy(&bytes, low, 16);
+  std::memcpy(reinterpret_cast<uint8_t*>(&bytes) + 16, high, 16);
+  return bytes;
+}
+inline Bytes repeat_half(const uint8_t* source) { return load_halves(source, source); }
+inline Bytes add(Bytes a, Bytes b) { return a + b; }
+inline Bytes shuffle(Bytes bytes, Bytes control) {
+  Bytes found;
+  for (size_t i = 0; i < kLanes; ++i) {
+    found[i] = static_cast<int8_t>(control[i] < 0 ? 0 : bytes[(i & 16) + (control[i] & 15)]);
+  }
+  return found;
+}
+
+inline Bytes lane_numbers() {
+  Bytes numbers;
+  for (size_t i = 0; i < kLanes; ++i) numbers[i] = static_cast<int8_t>(i);
+  return numbers;
+}
+inline uint32_t any(Bytes bytes) {
+  uint32_t all = 0;
+  for (size_t i = 0; i < kLanes; ++i) all |= static_cast<uint8_t>(bytes[i]);
+  return ~equal(all, 0);
+}
+
+template <int kBit>
+inline Bytes mask_of_bit(Bytes bytes) {
+  return (bytes & broadcast(1u << kBit)) != 0;
+}
+
+inline float take_leaf(const Bytes* chunk, Bytes exit) {
+  const uint32_t position = static_cast<uint8_t>(exit[0]) & 15u;
+  uint32_t bits = 0;
+  for (uint32_t i = 0; i < 16; ++i) {
+    const auto entry = [&](int half, uint32_t plane) {
+      return uint32_t{static_cast<uint8_t>(chunk[half][16 * plane + i])};
+    };
+    bits |= equal(position, i) & (entry(0, 0) | entry(0, 1) << 8 | entry(1, 0) << 16 | entry(1, 1) << 24);
+  }
+  return float_of(bits);
 }
 
 constexpr size_t lane_of(size_t i) { return i; }
@@ -61,3 +114,5 @@ constexpr size_t lane_of(size_t i) { return i; }
 }  // namespace confidential_ml
 
 #include "enclave/kernel_steps.h"
+
+#include "enclave/kernel_row_steps.h"

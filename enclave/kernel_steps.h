@@ -1,6 +1,6 @@
-// The algorithm of kernel.h, included by the file that defines the vectors:
+// The algorithm of kernel.h for batches, included by the file that defines the vectors:
 //
-//   Bytes, load, store, broadcast, greater, equal_bytes, blend, &, |, ^
+//   Bytes, load, store, broadcast, greater, equal_bytes, blend, subtract, &, |, ^
 //   position_in_chunk, look_up    selection from 16 bytes
 //   add_planes                    four byte planes, as 32 floats, onto sums
 //   rank                          rows to column
@@ -28,28 +28,56 @@ void encode_window(const Plan& plan, const Window& window, const float* const* r
   if (window.column[1] != kNoColumn) store(columns + window.column[1], low ^ to_signed);
 }
 
-// Planes: bits 3 to 7 of the category; its lowest three as one bit of eight, or 0 if it is none; bits 8 to
-// 15; bits 16 to 23; whether it is missing.
-void encode_category(const CategoryFeature& feature, const float* const* rows, uint8_t* columns) {
-  uint8_t* planes = columns + feature.planes;
+// Where a value stands in a set of categories: its byte, and the bit in it or 0 if it is no category.
+struct Category {
+  uint32_t byte, bit;
+};
+
+CML_INLINE Category category_of(float x) {
+  const uint32_t bits = bits_of(x), exponent = bits >> 23 & 0xff;
+  const uint32_t is_zero = equal(bits << 1, 0);
+  const uint32_t valid = below(exponent, 127 + 24) & (~negative(bits) | is_zero);  // 0 <= x < 2^24
+  const uint32_t whole = valid & ~below(exponent, 127);                            // 1 <= x < 2^24
+  const uint32_t category = whole & (((bits & 0x7fffff) | 0x800000) >> ((150 - exponent) & 31));
+  return {category >> 3, valid & 1u << (category & 7)};
+}
+
+// Planes: the byte of the category, its lowest 5 bits; the bit; bits 5 to 12 of the byte; bits 13 to 20;
+// whether the value is missing.
+void encode_category(const CategoryFeature& feature, const float* const* rows, uint8_t* planes) {
   for (size_t i = 0; i < kLanes; ++i) {
     const float x = rows[i][feature.feature];
-    const uint32_t bits = bits_of(x), exponent = bits >> 23 & 0xff;
-    const uint32_t is_zero = equal(bits << 1, 0);
-    const uint32_t valid = below(exponent, 127 + 24) & (~negative(bits) | is_zero);  // 0 <= x < 2^24
-    const uint32_t whole = valid & ~below(exponent, 127);                            // 1 <= x < 2^24
-    const uint32_t category = whole & (((bits & 0x7fffff) | 0x800000) >> ((150 - exponent) & 31));
+    const Category category = category_of(x);
     uint8_t* lane = planes + lane_of(i);
-    lane[0] = static_cast<uint8_t>(category >> 3 & 31);
-    lane[kLanes] = static_cast<uint8_t>(valid & 1u << (category & 7));
-    lane[2 * kLanes] = static_cast<uint8_t>(category >> 8);
-    lane[3 * kLanes] = static_cast<uint8_t>(category >> 16);
+    lane[0] = static_cast<uint8_t>(category.byte & 31);
+    lane[kLanes] = static_cast<uint8_t>(category.bit);
+    lane[2 * kLanes] = static_cast<uint8_t>(category.byte >> 5);
+    lane[3 * kLanes] = static_cast<uint8_t>(category.byte >> 13);
     lane[4 * kLanes] = static_cast<uint8_t>(is_nan(x));
   }
 }
 
-void encode_split(const Plan& plan, const CategorySplit& split, uint8_t* columns) {
-  const uint8_t* planes = columns + split.planes;
+// Of a feature whose sets are short: categories that are in none, and missing ones, have bytes of their own.
+CML_INLINE Category short_category_of(float x) {
+  const Category category = category_of(x);
+  const uint32_t known = below(category.byte, kMissingByte), missing = is_nan(x);
+  return {select(missing, kMissingByte, category.byte & 31),
+          select(missing, uint32_t{0xff}, known & category.bit)};
+}
+
+// Planes: the byte; the bit, or 0 if no set has it.
+void encode_short_category(const CategoryFeature& feature, const float* const* rows, uint8_t* planes) {
+  for (size_t i = 0; i < kLanes; ++i) {
+    const Category category = short_category_of(rows[i][feature.feature]);
+    planes[lane_of(i)] = static_cast<uint8_t>(category.byte);
+    planes[kLanes + lane_of(i)] = static_cast<uint8_t>(category.bit);
+  }
+}
+
+// Smallest for left, largest for right.
+CML_INLINE Bytes to_column(Bytes goes_right) { return equal_bytes(goes_right, broadcast(0)) ^ broadcast(0x7f); }
+
+void encode_split(const Plan& plan, const CategorySplit& split, const uint8_t* planes, uint8_t* columns) {
   const Bytes byte_in_chunk = load(planes), bit = load(planes + kLanes);
   const Bytes number_low = load(planes + 2 * kLanes), number_high = load(planes + 3 * kLanes);
   const Bytes first_half = position_in_chunk(byte_in_chunk, 0),
@@ -63,8 +91,24 @@ void encode_split(const Plan& plan, const CategorySplit& split, uint8_t* columns
     found = found | (members & bit & here);
   }
   const Bytes missing = load(planes + 4 * kLanes) & broadcast(split.missing_goes_right ? 0xff : 0);
-  const Bytes goes_left = equal_bytes(found | missing, broadcast(0));
-  store(columns + split.column, goes_left ^ broadcast(0x7f));  // smallest for left, largest for right
+  store(columns + split.column, to_column(found | missing));
+}
+
+void encode_splits(const Plan& plan, const CategoryFeature& feature, const float* const* rows,
+                   uint8_t* columns) {
+  uint8_t* planes = columns + feature.planes;
+  const CategorySplit* splits = plan.category_splits.data() + feature.first_split;
+  if (feature.is_short == 0) {
+    encode_category(feature, rows, planes);
+    for (uint32_t s = 0; s < feature.split_count; ++s) encode_split(plan, splits[s], planes, columns);
+    return;
+  }
+  encode_short_category(feature, rows, planes);
+  const Bytes byte = position_in_chunk(load(planes), 0), bit = load(planes + kLanes);
+  for (uint32_t s = 0; s < feature.split_count; ++s) {
+    const Bytes members = look_up(plan.category_chunks[splits[s].first_chunk].bits, byte);
+    store(columns + splits[s].column, to_column(members & bit));
+  }
 }
 
 // ---- from columns to the exit of a part ----
@@ -112,7 +156,13 @@ CML_INLINE Bytes general_exit(const Plan& plan, const Part& part, const uint8_t*
   const int8_t* limits = plan.node_limits.data() + part.first_node;
   const Children* children = plan.children.data() + part.first_children;
   Bytes exit = broadcast(0);
-  for (size_t node = part.node_count; node-- > 0;) {
+  size_t node = part.node_count;
+  for (const size_t others = node - part.lowest_count; node-- > others;) {
+    // Of two exits the left one has the next number: minus a mask is plus one.
+    exit = subtract(load(slots + children[node].right), goes_left(node_columns, limits, node, columns));
+    store(results + node * kLanes, exit);
+  }
+  for (node = part.node_count - part.lowest_count; node-- > 0;) {
     const Bytes left = goes_left(node_columns, limits, node, columns);
     exit = blend(left, load(slots + children[node].left), load(slots + children[node].right));
     store(results + node * kLanes, exit);
@@ -122,12 +172,20 @@ CML_INLINE Bytes general_exit(const Plan& plan, const Part& part, const uint8_t*
 
 // ---- from exits to values ----
 
+// The four planes are written out: in a loop gcc keeps them in memory.
 CML_INLINE void select_leaves(const uint8_t* table, uint32_t chunk_count, Bytes exit, Bytes* planes) {
-  for (int p = 0; p < 4; ++p) planes[p] = broadcast(0);
+  Bytes plane0 = broadcast(0), plane1 = plane0, plane2 = plane0, plane3 = plane0;
   for (uint32_t c = 0; c < chunk_count; ++c, table += kChunkBytes) {
     const Bytes position = position_in_chunk(exit, c);
-    for (int p = 0; p < 4; ++p) planes[p] = planes[p] | look_up(table + 16 * p, position);
+    plane0 = plane0 | look_up(table, position);
+    plane1 = plane1 | look_up(table + 16, position);
+    plane2 = plane2 | look_up(table + 32, position);
+    plane3 = plane3 | look_up(table + 48, position);
   }
+  planes[0] = plane0;
+  planes[1] = plane1;
+  planes[2] = plane2;
+  planes[3] = plane3;
 }
 
 // What is the same for all trees.
@@ -243,8 +301,7 @@ void encode_rows(const Plan& plan, const float* rows, size_t row_count, uint8_t*
     row[i] = rows + (i < row_count ? i : row_count - 1) * plan.feature_count;
   }
   for (const Window& window : plan.windows) encode_window(plan, window, row, columns);
-  for (const CategoryFeature& feature : plan.category_features) encode_category(feature, row, columns);
-  for (const CategorySplit& split : plan.category_splits) encode_split(plan, split, columns);
+  for (const CategoryFeature& feature : plan.category_features) encode_splits(plan, feature, row, columns);
 }
 
 void add_trees(const Plan& plan, size_t begin, size_t end, const uint8_t* columns, size_t vector_count,

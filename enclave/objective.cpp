@@ -2,8 +2,11 @@
 // branch and no index that depends on a margin.
 #include "enclave/objective.h"
 
+#include <cstring>
+
 #include "enclave/float_math.h"
 #include "enclave/masks.h"
+#include "enclave/transform.h"
 
 namespace confidential_ml {
 namespace {
@@ -74,26 +77,6 @@ float softplus_inverse(float x) {
   return x + log_float(-expm1_float(-x));
 }
 
-// A NaN stays one.
-float sigmoid(float x) {
-  const float negated = select(less(88.7f, -x), 88.7f, -x);
-  return 1.0f / (exp_float(negated) + 1.0f + 1e-16f);
-}
-
-void softmax_probability(float* row, uint32_t count) {
-  float largest = row[0];
-  for (uint32_t i = 1; i < count; ++i) {
-    // fmaxf: the other operand if one is NaN.
-    largest = select(less(largest, row[i]) | is_nan(largest), row[i], largest);
-  }
-  double sum = 0.0;
-  for (uint32_t i = 0; i < count; ++i) {
-    row[i] = exp_float(row[i] - largest);
-    sum += static_cast<double>(row[i]);
-  }
-  for (uint32_t i = 0; i < count; ++i) row[i] /= static_cast<float>(sum);
-}
-
 float argmax(const float* row, uint32_t count) {
   uint32_t best = 0;
   float largest = row[0];
@@ -160,40 +143,39 @@ uint32_t value_columns(Objective objective, uint32_t group_count) {
 }
 
 void transform(Objective objective, uint32_t group_count, size_t row_count, float* margins, float* values) {
-  const Transform kind = transform_of(objective);
-  const uint32_t columns = value_columns(objective, group_count);
-  for (size_t i = 0; i < row_count; ++i) {
-    float* row = margins + i * group_count;
-    switch (kind) {
-      case Transform::kIdentity:
-        break;
-      case Transform::kSigmoid:
-        for (uint32_t g = 0; g < group_count; ++g) row[g] = sigmoid(row[g]);
-        break;
-      case Transform::kExp:
-        for (uint32_t g = 0; g < group_count; ++g) row[g] = exp_float(row[g]);
-        break;
-      case Transform::kExpByDouble:
-        for (uint32_t g = 0; g < group_count; ++g) row[g] = exp_float_by_double(row[g]);
-        break;
-      case Transform::kHinge:
-        for (uint32_t g = 0; g < group_count; ++g) row[g] = hinge(row[g]);
-        break;
-      case Transform::kSoftmaxProbability:
-        softmax_probability(row, group_count);
-        break;
-      case Transform::kArgmax:
-        row[0] = argmax(row, group_count);
-        break;
-      case Transform::kSort:
-        sort_ascending(row, group_count);
-        break;
-      case Transform::kExpectile:
-        expectiles(row, group_count);
-        break;
-    }
-    for (uint32_t c = 0; c < columns; ++c) values[i * columns + c] = row[c];
+  const size_t count = row_count * group_count;
+  const auto each_row = [&](auto rule) {
+    for (size_t i = 0; i < row_count; ++i) rule(margins + i * group_count, group_count);
+  };
+  switch (transform_of(objective)) {
+    case Transform::kIdentity:
+      break;
+    case Transform::kSigmoid:
+      sigmoid_all(margins, count);
+      break;
+    case Transform::kExp:
+      exp_all(margins, count);
+      break;
+    case Transform::kExpByDouble:
+      for (size_t i = 0; i < count; ++i) margins[i] = exp_float_by_double(margins[i]);
+      break;
+    case Transform::kHinge:
+      for (size_t i = 0; i < count; ++i) margins[i] = hinge(margins[i]);
+      break;
+    case Transform::kSoftmaxProbability:
+      softmax_all(margins, row_count, group_count);
+      break;
+    case Transform::kArgmax:
+      for (size_t i = 0; i < row_count; ++i) values[i] = argmax(margins + i * group_count, group_count);
+      return;
+    case Transform::kSort:
+      each_row(sort_ascending);
+      break;
+    case Transform::kExpectile:
+      each_row(expectiles);
+      break;
   }
+  std::memcpy(values, margins, count * sizeof(float));
 }
 
 }  // namespace confidential_ml

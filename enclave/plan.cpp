@@ -34,6 +34,7 @@ class Planner {
     make_windows();
     make_categories();
     for (size_t t = 0; t < model_.trees.size(); ++t) make_tree(t);
+    plan_.leaves.resize(plan_.leaves.size() + kTableSlack);
   }
 
  private:
@@ -120,21 +121,43 @@ class Planner {
     // Then the splits of a feature are one or two runs: missing left, missing right.
     std::sort(sorted.begin(), sorted.end(), [&](uint32_t a, uint32_t b) { return compare_splits(a, b) < 0; });
     split_column_.resize(model_.category_sets.size());
-    for (size_t i = 0; i < sorted.size(); ++i) {
-      if (i == 0 || compare_splits(sorted[i - 1], sorted[i]) != 0) add_split(model_.nodes[sorted[i]]);
-      split_column_[model_.nodes[sorted[i]].category_set] = plan_.category_splits.back().column;
+    for (size_t begin = 0, end = 0; begin < sorted.size(); begin = end) {
+      const uint32_t word = model_.nodes[sorted[begin]].word;
+      bool is_short = true;
+      for (; end < sorted.size() && model_.nodes[sorted[end]].word == word; ++end) {
+        is_short = is_short && is_short_set(model_.category_sets[model_.nodes[sorted[end]].category_set]);
+      }
+      add_category_feature(sorted.data() + begin, end - begin, is_short);
     }
   }
 
-  void add_split(const Node& node) {
-    auto& features = plan_.category_features;
-    if (features.empty() || features.back().feature != node.feature()) {
-      features.push_back({node.feature(), plan_.column_bytes});
-      plan_.column_bytes += static_cast<uint32_t>(CategoryFeature::kPlanes * kLanes);
+  bool is_short_set(const CategorySet& set) const {
+    constexpr uint32_t kLast = kMissingByte / 4;  // the word with the byte that is not to be used
+    for (uint32_t i = kLast; i < set.word_count; ++i) {
+      const uint32_t word = model_.category_words[set.first_word + i];
+      if ((i == kLast ? word >> 24 : word) != 0) return false;
     }
+    return true;
+  }
+
+  // Of nodes that agree in feature and in where missing values go, equal ones side by side.
+  void add_category_feature(const uint32_t* nodes, size_t count, bool is_short) {
+    const uint32_t planes = plan_.column_bytes;
+    const size_t plane_count = is_short ? CategoryFeature::kShortPlanes : CategoryFeature::kPlanes;
+    plan_.column_bytes += static_cast<uint32_t>(plane_count * kLanes);
+    const auto first_split = static_cast<uint32_t>(plan_.category_splits.size());
+    for (size_t i = 0; i < count; ++i) {
+      if (i == 0 || compare_splits(nodes[i - 1], nodes[i]) != 0) add_split(model_.nodes[nodes[i]], is_short);
+      split_column_[model_.nodes[nodes[i]].category_set] = plan_.category_splits.back().column;
+    }
+    const auto split_count = static_cast<uint32_t>(plan_.category_splits.size()) - first_split;
+    plan_.category_features.push_back(
+        {model_.nodes[nodes[0]].feature(), planes, is_short, first_split, split_count});
+  }
+
+  void add_split(const Node& node, bool is_short) {
     const CategorySet& set = model_.category_sets[node.category_set];
     CategorySplit split{};
-    split.planes = features.back().planes;
     split.column = new_column();
     split.first_chunk = static_cast<uint32_t>(plan_.category_chunks.size());
     split.missing_goes_right = !node.missing_goes_left();
@@ -142,9 +165,11 @@ class Planner {
     for (uint32_t first = 0; first < set.word_count; first += kWords) {
       const uint32_t* words = model_.category_words.data() + set.first_word + first;
       const uint32_t count = std::min(kWords, set.word_count - first);
-      if (std::all_of(words, words + count, [](uint32_t word) { return word == 0; })) continue;
+      const bool is_zero = std::all_of(words, words + count, [](uint32_t word) { return word == 0; });
+      if (is_zero && !(is_short && first == 0)) continue;
       CategoryChunk chunk{{}, first / kWords};
       std::memcpy(chunk.bits, words, count * sizeof(uint32_t));
+      if (is_short) chunk.bits[kMissingByte] = split.missing_goes_right != 0 ? 0xff : 0;
       plan_.category_chunks.push_back(chunk);
       ++split.chunk_count;
     }
@@ -261,31 +286,42 @@ class Planner {
 
   void add_general() {
     cut();
-    // Parts get their numbers from the root down, their nodes too.
-    SecretVector<SecretVector<uint32_t>> members(1);
+    // Parts get their numbers from the root down, and so do their nodes, but those above two exits come last.
+    SecretVector<SecretVector<uint32_t>> members(1), lowest(1);
     SecretVector<uint32_t> place(size_);
     SecretVector<uint32_t> roots(1, 0);
     for (uint32_t i = 0; i < size_; ++i) {
       if (cut_[i]) {
         part_of_[i] = static_cast<uint32_t>(members.size());
         members.emplace_back();
+        lowest.emplace_back();
         roots.push_back(i);
       }
       if (nodes_[i].is_leaf()) continue;
-      auto& own = members[part_of_[i]];
-      place[i] = static_cast<uint32_t>(own.size());
-      own.push_back(i);
+      const bool is_lowest = is_exit(left_of(i)) && is_exit(left_of(i) + 1);
+      (is_lowest ? lowest : members)[part_of_[i]].push_back(i);
       part_of_[left_of(i)] = part_of_[left_of(i) + 1] = part_of_[i];
     }
-    for (size_t p = 0; p < members.size(); ++p) add_part(members[p], roots[p], place);
+    for (size_t p = 0; p < members.size(); ++p) {
+      members[p].insert(members[p].end(), lowest[p].begin(), lowest[p].end());
+      for (uint32_t i = 0; i < members[p].size(); ++i) place[members[p][i]] = i;
+      add_part(members[p], static_cast<uint16_t>(lowest[p].size()), roots[p], place);
+    }
   }
 
-  void add_part(const SecretVector<uint32_t>& members, uint32_t root, const SecretVector<uint32_t>& place) {
+  bool is_exit(uint32_t node) const { return nodes_[node].is_leaf() || cut_[node]; }
+
+  // An exit's number is how many exits lie to its right, as in a complete part.
+  void add_part(const SecretVector<uint32_t>& members, uint16_t lowest_count, uint32_t root,
+                const SecretVector<uint32_t>& place) {
     Part part = new_part(exits_[root]);
+    part.lowest_count = lowest_count;
     part.node_count = static_cast<uint16_t>(members.size());
-    uint32_t exit = 0;
-    const auto slot_of = [&](uint32_t child) {
-      if (!nodes_[child].is_leaf() && !cut_[child]) {
+    first_exit_.resize(size_);
+    first_exit_[root] = 0;
+    const auto slot_of = [&](uint32_t child, uint32_t exit) {
+      if (!is_exit(child)) {
+        first_exit_[child] = exit;
         return static_cast<uint16_t>((kExits + place[child]) * kLanes);
       }
       if (cut_[child]) {
@@ -293,12 +329,14 @@ class Planner {
       } else {
         set_leaf(part, exit, nodes_[child]);
       }
-      return static_cast<uint16_t>(exit++ * kLanes);
+      return static_cast<uint16_t>(exit * kLanes);
     };
     for (const uint32_t node : members) {
       add_node(nodes_ + node);
-      const uint16_t left = slot_of(left_of(node));
-      plan_.children.push_back({left, slot_of(left_of(node) + 1)});
+      const uint32_t left = left_of(node), right = left + 1;
+      const uint32_t right_exits = cut_[right] ? 1 : exits_[right];
+      const uint16_t left_slot = slot_of(left, first_exit_[node] + right_exits);
+      plan_.children.push_back({left_slot, slot_of(right, first_exit_[node])});
     }
     if (members.empty()) set_leaf(part, 0, nodes_[root]);
     part.link_count = static_cast<uint32_t>(plan_.links.size()) - part.first_link;
@@ -318,25 +356,26 @@ class Planner {
   float weight_ = 1.0f;
   SecretVector<uint32_t> exits_;    // of the part below a node
   SecretVector<uint32_t> part_of_;  // the part a node belongs to
+  SecretVector<uint32_t> first_exit_;  // of the exits below a node, the rightmost
   SecretVector<uint8_t> cut_;       // whether a node is the root of a part of its own
 };
-
-template <typename T>
-size_t bytes_of(const SecretVector<T>& values) {
-  return values.capacity() * sizeof(T);
-}
 
 }  // namespace
 
 size_t Plan::size() const {
   return bytes_of(windows) + bytes_of(keys) + bytes_of(category_features) + bytes_of(category_splits) +
          bytes_of(category_chunks) + bytes_of(trees) + bytes_of(parts) + bytes_of(links) +
-         bytes_of(node_columns) + bytes_of(node_limits) + bytes_of(children) + bytes_of(leaves);
+         bytes_of(node_columns) + bytes_of(node_limits) + bytes_of(children) + bytes_of(leaves) + for_row.size();
 }
 
 Plan make_plan(const Model& model) {
   Plan plan{};
   Planner(model, &plan).run();
+  plan.node_columns.shrink_to_fit();
+  plan.node_limits.shrink_to_fit();
+  plan.children.shrink_to_fit();
+  plan.leaves.shrink_to_fit();
+  plan.for_row = make_row_plan(plan);
   return plan;
 }
 

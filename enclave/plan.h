@@ -16,6 +16,7 @@
 #include <cstdint>
 
 #include "enclave/model.h"
+#include "enclave/row_plan.h"
 #include "enclave/secret_memory.h"
 
 namespace confidential_ml {
@@ -25,6 +26,8 @@ inline constexpr size_t kExits = 256;          // most exits of a part
 inline constexpr uint32_t kWindow = 255;       // most thresholds of a column
 inline constexpr uint32_t kCompleteDepth = 8;  // deepest complete part
 inline constexpr size_t kChunkBytes = 16 * 4;  // of a leaf table
+// A table may be read as if its chunks were 1, 2, 4, 8 or 16.
+inline constexpr size_t kTableSlack = 8 * kChunkBytes;
 inline constexpr uint32_t kNoColumn = UINT32_MAX;
 
 // Columns and slots are named by their byte offset.
@@ -35,15 +38,24 @@ struct Window {
   uint32_t column[2];  // missing values go right, left
 };
 
-// A feature that categorical splits ask about: five byte planes, standing where columns stand.
+// The keys stand level by level, each level padded to 8 with keys that nothing exceeds.
+inline size_t key_count_of(const Window& window) {
+  return window.levels <= 3 ? size_t{8} * window.levels : (size_t{1} << window.levels) + 16;
+}
+
+// A feature that categorical splits ask about: byte planes, standing where columns stand. If all its sets are
+// of categories below 120, they take 15 bytes, and "missing" is made a member or not of a sixteenth.
 struct CategoryFeature {
-  static constexpr size_t kPlanes = 5;
+  static constexpr size_t kPlanes = 5, kShortPlanes = 2;
   uint32_t feature;
   uint32_t planes;
+  uint32_t is_short;
+  uint32_t first_split, split_count;
 };
+inline constexpr uint32_t kMissingByte = 15;  // of a short set
 
 struct CategorySplit {
-  uint32_t planes, column;
+  uint32_t column;
   uint32_t first_chunk, chunk_count;
   uint32_t missing_goes_right;
 };
@@ -59,6 +71,7 @@ struct Part {
   uint32_t first_link, link_count;
   size_t first_leaf;  // in Plan::leaves; leaf_size tables of chunk_count chunks
   uint16_t node_count;
+  uint16_t lowest_count;  // nodes above two exits: the last ones; unless complete
   uint16_t chunk_count;
   uint32_t depth;  // of a complete part, else 0
 };
@@ -94,6 +107,7 @@ struct Plan {
   SecretVector<int8_t> node_limits;
   SecretVector<Children> children;  // of the nodes that are in no complete part
   SecretVector<uint8_t> leaves;
+  RowPlan for_row;
 
   size_t size() const;  // bytes
 };

@@ -44,6 +44,11 @@ struct WipingAllocator {
 template <typename T>
 using SecretVector = std::vector<T, WipingAllocator<T>>;
 
+template <typename T>
+size_t bytes_of(const SecretVector<T>& values) {
+  return values.capacity() * sizeof(T);
+}
+
 // A key of at most `kCapacity` bytes on the stack, wiped when it goes out of scope and never copied.
 template <size_t kCapacity>
 struct SecretBytes {

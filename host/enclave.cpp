@@ -11,15 +11,14 @@
 #include "common/bytes.h"
 #include "common/limits.h"
 #include "confidential_ml_u.h"
+#include "host/enclave_call.h"
 #include "host/status_table.h"
 
 namespace confidential_ml::host {
 namespace {
 
 constexpr size_t kIdentitySize = 72;
-constexpr size_t kDescriptionSize = 144;
-constexpr size_t kBlockBytes = size_t{4}
-                               << 20;  // of rows or margins per ecall: keeps the enclave's heap use flat
+constexpr size_t kDescriptionSize = 152;
 
 // Counts forks, so that "is this still the process that made the enclave" costs one load instead of a system
 // call.
@@ -32,11 +31,6 @@ uint64_t watch_forks() {
   return process_generation.load(std::memory_order_relaxed);
 }
 
-constexpr char kClosed[] = "the enclave is closed; make a new Enclave";
-constexpr char kForked[] =
-    "the enclave was made before this process was forked and belongs to the parent; make a new Enclave and "
-    "load the "
-    "model again in the child";
 
 // What to look at when an enclave cannot be created; the SDK's own log on standard error says more.
 constexpr const char* kCreationAdvice =
@@ -52,56 +46,6 @@ std::string read_string(Reader& reader, size_t size) {
 }
 
 }  // namespace
-
-// A prediction of any number of blocks: while one is under way, its model stays loaded and its enclave open.
-class Enclave::Prediction {
- public:
-  Prediction(const Enclave& owner, uint64_t handle) : shared_(*owner.shared_), handle_(handle) {
-    owner.check_open();
-    const std::lock_guard<std::mutex> lock(shared_.mutex);
-    if (shared_.closing) throw EnclaveException(kClosed);
-    if (shared_.unloading.count(handle) != 0) throw EnclaveException(Status::kUnknownModel);
-    ++shared_.predictions[handle];
-  }
-  ~Prediction() {
-    const std::lock_guard<std::mutex> lock(shared_.mutex);
-    const auto found = shared_.predictions.find(handle_);
-    if (--found->second == 0) shared_.predictions.erase(found);
-    shared_.changed.notify_all();
-  }
-  Prediction(const Prediction&) = delete;
-  Prediction& operator=(const Prediction&) = delete;
-
- private:
-  Shared& shared_;
-  uint64_t handle_;
-};
-
-// One ecall: holds one of the enclave's thread slots, waiting for it if need be.
-class Enclave::Call {
- public:
-  explicit Call(const Enclave& owner, const Prediction* part_of = nullptr) : shared_(*owner.shared_) {
-    if (owner.is_forked()) throw EnclaveException(kForked);
-    std::unique_lock<std::mutex> lock(shared_.mutex);
-    // A block of a prediction that began before the closing is still let in.
-    const auto refused = [&] { return shared_.closing && part_of == nullptr; };
-    shared_.changed.wait(lock, [&] { return refused() || shared_.calls < kThreadCount; });
-    if (refused()) throw EnclaveException(kClosed);
-    ++shared_.calls;
-  }
-  ~Call() {
-    const std::lock_guard<std::mutex> lock(shared_.mutex);
-    --shared_.calls;
-    shared_.changed.notify_all();
-  }
-  Call(const Call&) = delete;
-  Call& operator=(const Call&) = delete;
-
-  oe_enclave_t* get() const { return shared_.enclave; }
-
- private:
-  Shared& shared_;
-};
 
 Enclave::Enclave(const std::string& image, ByteView platform_input)
     : process_generation_(watch_forks()), shared_(std::make_unique<Shared>()) {
@@ -185,30 +129,28 @@ uint64_t Enclave::load_model(ByteView sealed) {
   uint32_t status = 0;
   const oe_result_t result = enclave_load_model(call.get(), &status, sealed.data, sealed.size, handle);
   finish(call, result, status);
-  return Reader(handle, sizeof handle).read<uint64_t>();
+  const auto value = Reader(handle, sizeof handle).read<uint64_t>();
+  const std::lock_guard<std::mutex> lock(shared_->mutex);
+  shared_->models[value] = {};
+  return value;
 }
 
 void Enclave::unload_model(uint64_t handle) {
   check_open();
   {
     std::unique_lock<std::mutex> lock(shared_->mutex);
-    if (!shared_->unloading.insert(handle).second) throw EnclaveException(Status::kUnknownModel);
-    shared_->changed.wait(lock, [&] { return shared_->predictions.count(handle) == 0; });
+    const auto found = shared_->models.find(handle);
+    if (found == shared_->models.end() || found->second.unloading) {
+      throw EnclaveException(Status::kUnknownModel);
+    }
+    found->second.unloading = true;
+    shared_->changed.wait(lock, [&] { return found->second.predictions == 0; });
+    shared_->models.erase(found);  // handles are never used twice
   }
-  const auto forget = [&] {
-    const std::lock_guard<std::mutex> lock(shared_->mutex);
-    shared_->unloading.erase(handle);  // handles are never used twice
-  };
-  try {
-    const Call call(*this);
-    uint32_t status = 0;
-    const oe_result_t result = enclave_unload_model(call.get(), &status, handle);
-    finish(call, result, status);
-  } catch (...) {
-    forget();
-    throw;
-  }
-  forget();
+  const Call call(*this);
+  uint32_t status = 0;
+  const oe_result_t result = enclave_unload_model(call.get(), &status, handle);
+  finish(call, result, status);
 }
 
 ModelDescription Enclave::describe_model(uint64_t handle) {
@@ -226,35 +168,10 @@ ModelDescription Enclave::describe_model(uint64_t handle) {
     *field = reader.read<uint32_t>();
   }
   const auto id_size = reader.read<uint32_t>();
+  d.plan_size = reader.read<uint64_t>();
   d.digest = read_string(reader, 32);
   d.model_id = read_string(reader, std::min<size_t>(id_size, kMaxModelIdSize));
   return d;
-}
-
-void Enclave::predict(const PredictRequest& request) {
-  const Prediction prediction(*this, request.handle);
-  const size_t row_bytes = std::max(request.feature_count, request.group_count) * sizeof(float);
-  const size_t block_rows = std::max<size_t>(1, kBlockBytes / std::max<size_t>(1, row_bytes));
-  size_t first_row = 0;
-  do {  // once even for no rows: the handle and the rounds are checked
-    const size_t row_count = std::min(block_rows, request.row_count - first_row);
-    predict_block(prediction, request, first_row, row_count);
-    first_row += row_count;
-  } while (first_row < request.row_count);
-}
-
-void Enclave::predict_block(const Prediction& prediction, const PredictRequest& r, size_t first_row,
-                            size_t row_count) {
-  const float* rows = r.rows + first_row * r.feature_count;
-  const float* base_margin = r.base_margin == nullptr ? nullptr : r.base_margin + first_row * r.group_count;
-  const size_t base_margin_size = r.base_margin == nullptr ? 0 : row_count * r.group_count * sizeof(float);
-  const Call call(*this, &prediction);
-  uint32_t status = 0;
-  const oe_result_t result = enclave_predict(
-      call.get(), &status, r.handle, r.output_margin ? 1 : 0, r.round_begin, r.round_end, row_count, rows,
-      row_count * r.feature_count * sizeof(float), base_margin, base_margin_size,
-      r.predictions + first_row * r.columns, row_count * r.columns * sizeof(float));
-  finish(call, result, status);
 }
 
 void Enclave::close() {
@@ -263,21 +180,21 @@ void Enclave::close() {
   const bool first = !shared_->closing;
   shared_->closing = true;
   shared_->changed.notify_all();
-  shared_->changed.wait(lock, [&] { return shared_->calls == 0 && shared_->predictions.empty(); });
+  shared_->changed.wait(lock, [&] { return shared_->calls == 0 && shared_->predictions == 0; });
   if (!first) return;
   oe_terminate_enclave(shared_->enclave);
   shared_->enclave = nullptr;
 }
 
 void Enclave::check_open() const {
-  if (is_forked()) throw EnclaveException(kForked);
-  if (!is_open()) throw EnclaveException(kClosed);
+  if (is_forked()) {
+    throw EnclaveException(
+        "the enclave was made before this process was forked and belongs to the parent; make a new Enclave "
+        "and load the model again in the child");
+  }
+  if (shared_->closing) throw EnclaveException(kClosed);
 }
 
-bool Enclave::is_open() const {
-  if (is_forked()) return false;
-  const std::lock_guard<std::mutex> lock(shared_->mutex);
-  return !shared_->closing;
-}
+bool Enclave::is_open() const { return !is_forked() && !shared_->closing; }
 
 }  // namespace confidential_ml::host

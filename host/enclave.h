@@ -3,15 +3,14 @@
 
 #include <openenclave/host.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <string>
-#include <vector>
 
 namespace confidential_ml::host {
 
@@ -32,6 +31,7 @@ struct Identity {
 struct ModelDescription {
   uint32_t booster, objective, feature_count, group_count, value_columns, round_count, tree_count, node_count;
   uint32_t depth, leaf_size, policy;
+  uint64_t plan_size;     // bytes
   std::string digest;  // 32 bytes
   std::string model_id;
 };
@@ -41,9 +41,11 @@ struct PredictRequest {
   bool output_margin;
   uint32_t round_begin, round_end;
   size_t row_count, feature_count, group_count, columns;
+  size_t node_count;         // of the model: tells what a row costs
   const float* rows;         // row_count x feature_count
   const float* base_margin;  // row_count x group_count, or nullptr
   float* predictions;        // row_count x columns
+  size_t thread_count;       // at most; 0: as many as there are processors
 };
 
 class Enclave {
@@ -70,19 +72,25 @@ class Enclave {
  private:
   class Call;
   class Prediction;
+  class Blocks;
+  void predict_blocks(const Prediction& prediction, const PredictRequest& request, Blocks* blocks);
   void predict_block(const Prediction& prediction, const PredictRequest& request, size_t first_row,
                      size_t row_count);
   void finish(const Call& call, oe_result_t result, uint32_t status) const;
 
   bool is_forked() const;
 
+  struct LoadedModel {
+    size_t predictions = 0;  // under way; one may be many calls
+    bool unloading = false;
+  };
   struct Shared {
     std::mutex mutex;
     std::condition_variable changed;
-    size_t calls = 0;                        // inside the enclave, at most one per TCS
-    std::map<uint64_t, size_t> predictions;  // under way, by model: one may be many calls
-    std::set<uint64_t> unloading;
-    bool closing = false;
+    size_t calls = 0;        // inside the enclave, at most one per TCS
+    size_t predictions = 0;  // under way, of all models
+    std::map<uint64_t, LoadedModel> models;
+    std::atomic<bool> closing{false};  // written under the mutex
     oe_enclave_t* enclave = nullptr;
     Shared* next_inherited = nullptr;
   };

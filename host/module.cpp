@@ -14,11 +14,25 @@
 
 #include "build_config.h"
 #include "host/enclave.h"
+#include "host/python_call.h"
+#include "host/row_function.h"
 #include "host/status_table.h"
 
 namespace py = pybind11;
 
 namespace confidential_ml::host {
+
+void raise(const EnclaveException& error) {
+  const py::object type = py::module_::import("confidential_ml.errors").attr(error.exception());
+  // The message may hold a path, and a path need not be UTF-8.
+  const std::string message = error.what();
+  const auto text = py::reinterpret_steal<py::str>(
+      PyUnicode_DecodeUTF8(message.data(), static_cast<Py_ssize_t>(message.size()), "surrogateescape"));
+  const py::object exception = type(text);
+  exception.attr("status") = static_cast<uint32_t>(error.status());
+  PyErr_SetObject(type.ptr(), exception.ptr());
+}
+
 namespace {
 
 using FloatMatrix = py::array_t<float, py::array::c_style>;
@@ -38,36 +52,6 @@ FloatMatrix matrix(const py::object& array) {
   return py::reinterpret_borrow<FloatMatrix>(array);
 }
 
-// Calls that have given the GIL back and not yet taken it again.
-std::atomic<size_t> calls_without_gil{0};
-
-// Not py::gil_scoped_release: a thread that asks for the GIL after the interpreter has begun to end is
-// unwound by pthread_exit, which may not pass through a destructor.
-template <typename Body>
-auto without_gil(Body body) {
-  calls_without_gil.fetch_add(1);
-  PyThreadState* thread = PyEval_SaveThread();
-  std::exception_ptr thrown;
-  std::optional<decltype(body())> result;
-  try {
-    result.emplace(body());
-  } catch (...) {
-    thrown = std::current_exception();
-  }
-  PyEval_RestoreThread(thread);
-  calls_without_gil.fetch_sub(1);
-  if (thrown) std::rethrow_exception(thrown);
-  return std::move(*result);
-}
-
-// As above, for a call into an enclave. Refused with the GIL still held if the enclave is closed: at the end
-// of the interpreter all are, and then no thread is in want of the GIL (wait_for_calls).
-template <typename Body>
-auto call(Enclave& enclave, Body body) {
-  enclave.check_open();
-  return without_gil(std::move(body));
-}
-
 // Waits until every call has the GIL again, so that the interpreter can end. All enclaves must be closed.
 void wait_for_calls() {
   while (calls_without_gil.load() != 0) {
@@ -75,17 +59,6 @@ void wait_for_calls() {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
     Py_END_ALLOW_THREADS;
   }
-}
-
-void raise(const EnclaveException& error) {
-  const py::object type = py::module_::import("confidential_ml.errors").attr(error.exception());
-  // The message may hold a path, and a path need not be UTF-8.
-  const std::string message = error.what();
-  const auto text = py::reinterpret_steal<py::str>(
-      PyUnicode_DecodeUTF8(message.data(), static_cast<Py_ssize_t>(message.size()), "surrogateescape"));
-  const py::object exception = type(text);
-  exception.attr("status") = static_cast<uint32_t>(error.status());
-  PyErr_SetObject(type.ptr(), exception.ptr());
 }
 
 py::bytes seal_model(Enclave& enclave, const py::object& model, const py::object& model_id, uint32_t policy) {
@@ -134,14 +107,16 @@ py::dict describe_model(Enclave& enclave, uint64_t handle) {
   result["depth"] = d.depth;
   result["leaf_size"] = d.leaf_size;
   result["policy"] = d.policy;
+  result["plan_size"] = d.plan_size;
   result["digest"] = py::bytes(d.digest);
   result["model_id"] = d.model_id;
   return result;
 }
 
 py::array_t<float> predict(Enclave& enclave, uint64_t handle, const py::object& rows_object,
-                           size_t group_count, size_t columns, bool output_margin, uint32_t round_begin,
-                           uint32_t round_end, const py::object& base_margin_object) {
+                           size_t group_count, size_t columns, size_t node_count, bool output_margin,
+                           uint32_t round_begin, uint32_t round_end, const py::object& base_margin_object,
+                           size_t thread_count) {
   const FloatMatrix rows = matrix(rows_object);
   std::optional<FloatMatrix> base_margin;
   if (!base_margin_object.is_none()) base_margin = matrix(base_margin_object);
@@ -159,9 +134,11 @@ py::array_t<float> predict(Enclave& enclave, uint64_t handle, const py::object& 
                                static_cast<size_t>(rows.shape(1)),
                                group_count,
                                columns,
+                               node_count,
                                rows.data(),
                                base_margin ? base_margin->data() : nullptr,
-                               predictions.mutable_data()};
+                               predictions.mutable_data(),
+                               thread_count};
   call(enclave, [&] { return enclave.predict(request), true; });
   return predictions;
 }
@@ -201,8 +178,17 @@ PYBIND11_MODULE(_core, module) {
       .def("unload_model", &unload_model, py::arg("handle"))
       .def("describe_model", &describe_model, py::arg("handle"))
       .def("predict", &predict, py::arg("handle"), py::arg("rows"), py::arg("group_count"),
-           py::arg("columns"), py::arg("output_margin"), py::arg("round_begin"), py::arg("round_end"),
-           py::arg("base_margin"))
+           py::arg("columns"), py::arg("node_count"), py::arg("output_margin"), py::arg("round_begin"),
+           py::arg("round_end"), py::arg("base_margin"), py::arg("thread_count"))
+      .def(
+          "row_function",
+          [](const py::object& self, uint64_t handle, size_t feature_count, size_t group_count,
+             size_t columns, size_t node_count) {
+            return row_function({self, self.cast<Enclave*>(), handle, feature_count, group_count, columns,
+                                 node_count});
+          },
+          py::arg("handle"), py::arg("feature_count"), py::arg("group_count"), py::arg("columns"),
+          py::arg("node_count"))
       .def("close", &close_enclave)
       .def_property_readonly("is_open", &Enclave::is_open);
 }

@@ -421,10 +421,10 @@ def test_the_extension_shows_no_arguments_in_its_errors(enclave: cml.Enclave, ro
     core: Any = enclave._core
     secret = full((2, N_FEATURES))
     attempts: list[Callable[[], object]] = [
-        lambda: core.predict(1, secret.astype(np.float64), 1, 1, False, 0, 0, None),
-        lambda: core.predict(1, np.asfortranarray(secret), 1, 1, False, 0, 0, None),
-        lambda: core.predict(1, secret, 1, 1, False, 0, 0, secret.astype(np.float64)),
-        lambda: core.predict(1, secret.ravel(), 1, 1, False, 0, 0, None),
+        lambda: core.predict(1, secret.astype(np.float64), 1, 1, 1, False, 0, 0, None, 0),
+        lambda: core.predict(1, np.asfortranarray(secret), 1, 1, 1, False, 0, 0, None, 0),
+        lambda: core.predict(1, secret, 1, 1, 1, False, 0, 0, secret.astype(np.float64), 0),
+        lambda: core.predict(1, secret.ravel(), 1, 1, 1, False, 0, 0, None, 0),
         lambda: core.seal_model(str(SENTINEL), b"id", 1),
         lambda: core.load_model(bytearray(str(SENTINEL), "ascii")),
     ]
@@ -439,14 +439,14 @@ def test_the_enclave_itself_checks_handle_columns_and_rounds(
 ) -> None:
     core, handle = enclave._core, regression._handle
     with pytest.raises(cml.EnclaveError, match="not loaded"):
-        core.predict(handle + 10**6, rows, 1, 1, False, 0, 0, None)
+        core.predict(handle + 10**6, rows, 1, 1, 1, False, 0, 0, None, 0)
     with pytest.raises(cml.InvalidInputError, match="do not match"):
-        core.predict(handle, np.ascontiguousarray(rows[:, 1:]), 1, 1, False, 0, 0, None)
+        core.predict(handle, np.ascontiguousarray(rows[:, 1:]), 1, 1, 1, False, 0, 0, None, 0)
     with pytest.raises(cml.InvalidInputError, match="rounds"):
-        core.predict(handle, rows, 1, 1, False, 0, 7, None)
+        core.predict(handle, rows, 1, 1, 1, False, 0, 7, None, 0)
     with pytest.raises(cml.InvalidInputError, match="rounds"):
-        core.predict(handle, rows, 1, 1, False, 5, 4, None)
+        core.predict(handle, rows, 1, 1, 1, False, 5, 4, None, 0)
     with pytest.raises(cml.InvalidInputError, match="base_margin"):
-        core.predict(handle, rows, 1, 1, False, 0, 0, np.zeros(3, np.float32))
+        core.predict(handle, rows, 1, 1, 1, False, 0, 0, np.zeros(3, np.float32), 0)
     with pytest.raises(cml.EnclaveError, match="sizes"):
-        core.predict(handle, rows, 1, 2, False, 0, 0, None)
+        core.predict(handle, rows, 1, 2, 1, False, 0, 0, None, 0)

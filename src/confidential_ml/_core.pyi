@@ -1,6 +1,8 @@
 """The extension module: the untrusted host side of the enclave (host/module.cpp)."""
 
-from typing import TypedDict
+from collections.abc import Callable
+from types import NotImplementedType
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +32,7 @@ class ModelFields(TypedDict):
     depth: int
     leaf_size: int
     policy: int
+    plan_size: int
     digest: bytes
     model_id: str
 
@@ -48,11 +51,16 @@ class Enclave:
         rows: npt.NDArray[np.float32],
         group_count: int,
         columns: int,
+        node_count: int,
         output_margin: bool,
         round_begin: int,
         round_end: int,
         base_margin: npt.NDArray[np.float32] | None,
+        thread_count: int,
     ) -> npt.NDArray[np.float32]: ...
+    def row_function(
+        self, handle: int, feature_count: int, group_count: int, columns: int, node_count: int
+    ) -> Callable[[Any], npt.NDArray[np.float32] | NotImplementedType]: ...
     def close(self) -> None: ...
     @property
     def is_open(self) -> bool: ...

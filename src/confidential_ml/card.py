@@ -25,6 +25,18 @@ def short(digest: str) -> str:
     return digest[:12] + "…"
 
 
+def byte_size(size: int) -> str:
+    """A count of bytes in a unit that suits it, binary prefixes."""
+    if size < 1024:
+        return f"{size} bytes"
+    amount, unit = float(size), ""
+    for unit in ("KiB", "MiB", "GiB"):
+        amount /= 1024
+        if amount < 1024:
+            break
+    return f"{amount:.3g} {unit}" if amount < 1000 else f"{amount:.0f} {unit}"
+
+
 def platform_label(identity: EnclaveIdentity) -> str:
     """The platform in one or two words, loud where it protects nothing."""
     if identity.platform != "openenclave":

@@ -7,7 +7,7 @@ import operator
 import os
 import weakref
 from dataclasses import dataclass
-from types import TracebackType
+from types import NotImplementedType, TracebackType
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from confidential_ml.sealed_file import POLICIES, SealedInfo, parse_header, read
 from confidential_ml.xgboost_format import to_flat_model
 
 _MAX_ROUND = (1 << 32) - 1
+_MAX_THREADS = 1 << 16
+_NAN = float("nan")  # by its identity predict() knows that `missing` was not given
 
 
 def seal(
@@ -96,6 +98,8 @@ class ModelInfo:
         Margins per row: classes, targets, quantiles or 1.
     n_trees, n_rounds, n_nodes, depth
         Size of the model; a ``gblinear`` model has no trees.
+    plan_size
+        Bytes of enclave memory that the model takes.
     policy
         The sealing policy it was opened under.
     enclave
@@ -112,6 +116,7 @@ class ModelInfo:
     n_rounds: int
     n_nodes: int
     depth: int
+    plan_size: int
     policy: str
     enclave: EnclaveIdentity
 
@@ -140,6 +145,9 @@ class ConfidentialModel:
         self._n_features = fields["n_features"]
         self._n_groups = fields["n_groups"]
         self._n_columns = fields["n_columns"]
+        self._predict_rows = self._core.row_function(
+            handle, self._n_features, self._n_groups, self._n_columns, fields["n_nodes"]
+        )
         self._info = ModelInfo(
             model_id=fields["model_id"],
             model_digest=fields["digest"].hex(),
@@ -151,6 +159,7 @@ class ConfidentialModel:
             n_rounds=fields["n_rounds"],
             n_nodes=fields["n_nodes"],
             depth=fields["depth"],
+            plan_size=fields["plan_size"],
             policy={number: name for name, number in POLICIES.items()}[fields["policy"]],
             enclave=enclave.identity,
         )
@@ -210,8 +219,9 @@ class ConfidentialModel:
         output_margin: bool = False,
         iteration_range: tuple[int, int] | None = None,
         base_margin: Any = None,
-        missing: float = float("nan"),
+        missing: float = _NAN,
         strict_shape: bool = False,
+        n_threads: int | None = None,
     ) -> FloatArray:
         """Predict; the same bits and the same shape as ``xgboost.Booster.predict`` of XGBoost 3.4.
 
@@ -231,6 +241,9 @@ class ConfidentialModel:
             A number that means "missing" besides NaN.
         strict_shape
             Always return two dimensions.
+        n_threads
+            Threads to use at most, from 1; all processors this process may run on if not given. A batch is split only
+            where that pays, and never into more calls at a time than the enclave has thread slots (TCS).
 
         Returns
         -------
@@ -244,6 +257,17 @@ class ConfidentialModel:
         EnclaveError
             If the model or its enclave was closed, or the process forked since.
         """
+        if (
+            base_margin is None
+            and missing is _NAN
+            and iteration_range is None
+            and n_threads is None
+            and output_margin is False
+            and strict_shape is False
+        ):
+            values = self._predict_rows(X)
+            if values is not NotImplemented:
+                return values
         if not self._finalizer.alive:
             raise EnclaveError("the model is closed; load the sealed file again")
         rows = as_rows(X, self._n_features, missing)
@@ -251,7 +275,16 @@ class ConfidentialModel:
         margins = as_base_margin(base_margin, rows.shape[0], self._n_groups)
         columns = self._n_groups if output_margin else self._n_columns
         predictions = self._core.predict(
-            self._handle, rows, self._n_groups, columns, bool(output_margin), begin, end, margins
+            self._handle,
+            rows,
+            self._n_groups,
+            columns,
+            self._info.n_nodes,
+            bool(output_margin),
+            begin,
+            end,
+            margins,
+            _thread_count(n_threads),
         )
         if rows.shape[0] == 0:
             return np.empty((0, 0), dtype=np.float32)
@@ -279,6 +312,7 @@ class ConfidentialModel:
 
     def close(self) -> None:
         """Forget the model; predictions under way in other threads finish. Does nothing the second time."""
+        self._predict_rows = _closed
         self._finalizer()
 
     def __enter__(self) -> ConfidentialModel:
@@ -304,9 +338,27 @@ class ConfidentialModel:
             ("objective", f"{info.objective} ({info.booster})"),
             ("features, groups", f"{info.n_features}, {info.n_groups}"),
             ("trees, rounds, depth", f"{info.n_trees}, {info.n_rounds}, {info.depth}"),
+            ("memory in the enclave", card.byte_size(info.plan_size)),
             ("sealing policy", info.policy),
         ]
         return card.render(info.model_id, info.enclave, rows, is_open=self.is_open)
+
+
+def _closed(_: Any) -> NotImplementedType:
+    """In the place of a model's short way: what is wrong is said on the long one."""
+    return NotImplemented
+
+
+def _thread_count(n_threads: int | None) -> int:
+    if n_threads is None:
+        return 0
+    try:
+        count = operator.index(n_threads)
+    except TypeError:
+        raise InvalidInputError(f"n_threads must be an integer, not {type(n_threads).__name__}") from None
+    if count < 1:
+        raise InvalidInputError(f"n_threads is {count}; at least 1 thread is needed, None means all processors")
+    return min(count, _MAX_THREADS)
 
 
 def _unload(core: Any, handle: int) -> None:

@@ -133,7 +133,7 @@ TEST(Start, ComesBeforeEverythingElse) {
               enclave.call(enclave_seal_model, in, size_t{9}, in, size_t{1}, 1u, out, size_t{900}, eight));
     EXPECT_EQ(Status::kNotStarted, enclave.call(enclave_load_model, in, size_t{9}, eight));
     EXPECT_EQ(Status::kNotStarted, enclave.call(enclave_unload_model, uint64_t{1}));
-    EXPECT_EQ(Status::kNotStarted, enclave.call(enclave_describe_model, uint64_t{1}, out, size_t{144}));
+    EXPECT_EQ(Status::kNotStarted, enclave.call(enclave_describe_model, uint64_t{1}, out, size_t{152}));
     EXPECT_EQ(Status::kNotStarted, enclave.call(enclave_predict, uint64_t{1}, 0u, 0u, 0u, uint64_t{1},
                                                 &number, size_t{4}, nullptr, size_t{0}, &number, size_t{4}));
   };
@@ -318,7 +318,7 @@ TEST_F(Started, AbsurdSizesEndInAnError) {
 // ---- handles ----
 
 TEST_F(Started, UnknownHandlesAreUnknownToEveryEcall) {
-  Bytes description(144);
+  Bytes description(152);
   float number = 0;
   const uint64_t unloaded = enclave_.loaded(scalar_model());
   const uint64_t live = enclave_.loaded(scalar_model());
@@ -355,10 +355,11 @@ TEST_F(Started, HoldsTwoHundredFiftySixModels) {
 struct Description {
   uint32_t booster, objective, features, groups, columns, rounds, trees, nodes, depth, leaf_size, policy,
       id_size;
+  uint64_t plan_size;
   uint8_t digest[32];
   char id[64];
 };
-static_assert(sizeof(Description) == 144, "as in the EDL");
+static_assert(sizeof(Description) == 152, "as in the EDL");
 
 std::optional<Description> describe(const RawEnclave& enclave, uint64_t handle) {
   Description d{};
@@ -389,6 +390,7 @@ TEST_F(Started, DescribesEveryKindOfModel) {
     EXPECT_EQ(built.leaf_size, d->leaf_size);
     EXPECT_EQ(kMrsigner, d->policy);
     EXPECT_EQ(8u, d->id_size);
+    EXPECT_GT(d->plan_size, 0u);
     EXPECT_EQ(std::string("the.id-1") + std::string(56, '\0'), std::string(d->id, 64));
     EXPECT_EQ(0, std::memcmp(sealed.data() + 120, d->digest, 32));
   }
@@ -397,10 +399,10 @@ TEST_F(Started, DescribesEveryKindOfModel) {
 TEST_F(Started, DescriptionHasOneSize) {
   const uint64_t handle = enclave_.loaded(scalar_model());
   Bytes buffer(200);
-  for (const size_t size : {size_t{0}, size_t{143}, size_t{145}, size_t{200}}) {
+  for (const size_t size : {size_t{0}, size_t{151}, size_t{153}, size_t{200}}) {
     EXPECT_EQ(Status::kInvalidArgument, enclave_.call(enclave_describe_model, handle, buffer.data(), size));
   }
-  EXPECT_EQ(Status::kInvalidArgument, enclave_.call(enclave_describe_model, handle, nullptr, size_t{144}));
+  EXPECT_EQ(Status::kInvalidArgument, enclave_.call(enclave_describe_model, handle, nullptr, size_t{152}));
 }
 
 // ---- prediction ----
@@ -762,7 +764,7 @@ std::vector<std::function<bool(const RawEnclave&)>> repeatable_ecalls(const Byte
         return one_of(e.call(enclave_unload_model, shared_handle), {Status::kOk, Status::kUnknownModel});
       },
       [=](const RawEnclave& e) {
-        uint8_t description[144] = {};
+        uint8_t description[152] = {};
         return one_of(e.call(enclave_describe_model, shared_handle, description, sizeof description),
                       {Status::kOk, Status::kUnknownModel});
       },

@@ -14,6 +14,7 @@ struct Shape {
   bool vector_leaves = false;
   uint32_t categorical_percent = 0;
   uint32_t distinct = 0;  // thresholds per feature; 0: as many as there are splits
+  uint32_t categories = 0;  // 0: as many as there may be
 };
 
 float draw_threshold(const Shape& shape, Random* random) {
@@ -21,7 +22,13 @@ float draw_threshold(const Shape& shape, Random* random) {
   return static_cast<float>(random->below(shape.distinct)) * 0.25f - 3.0f;
 }
 
-std::vector<uint32_t> draw_categories(Random* random) {
+std::vector<uint32_t> draw_categories(const Shape& shape, Random* random) {
+  if (shape.categories != 0) {
+    std::vector<uint32_t> words((shape.categories + 31) / 32);
+    for (uint32_t c = 0; c < shape.categories; ++c) words[c / 32] |= uint32_t{random->chance(50)} << (c % 32);
+    words.back() |= 1u << ((shape.categories - 1) % 32);  // the format has no zero at the end
+    return words;
+  }
   constexpr uint32_t kWordCounts[] = {1, 1, 2, 4, 8, 9, 300};
   std::vector<uint32_t> words(kWordCounts[random->below(7)]);
   for (size_t i = 0; i < words.size(); i += 1 + random->below(5)) words[i] = random->below(UINT32_MAX);
@@ -35,7 +42,7 @@ void make_split(const Shape& shape, Random* random, BuiltNode* node) {
   node->missing_left = random->chance(50);
   node->is_categorical = random->chance(shape.categorical_percent);
   if (node->is_categorical) {
-    node->categories = draw_categories(random);
+    node->categories = draw_categories(shape, random);
   } else {
     node->value = draw_threshold(shape, random);
   }
@@ -118,6 +125,9 @@ std::vector<NamedModel> engine_models(uint64_t seed) {
   add("ManyParts", {4, 2, false, 20, 0}, {lossguide(5000), {700, Growth::kNewest}, {4096, Growth::kLevels}});
   add("VectorLeavesInParts", {4, 3, true, 10, 0}, {lossguide(600), lossguide(20), {8, Growth::kLevels}});
   add("CategoriesAndNumbers", {3, 1, false, 60, 40}, {lossguide(64), lossguide(8), {64, Growth::kLevels}});
+  add("FewCategories", {3, 1, false, 80, 40, 7}, {lossguide(64), lossguide(8), {64, Growth::kLevels}});
+  add("ShortSets", {2, 1, false, 90, 40, 120}, {lossguide(200), {64, Growth::kLevels}, lossguide(100)});
+  add("JustTooLongSets", {2, 1, false, 90, 40, 121}, {lossguide(200), {64, Growth::kLevels}});
   models.push_back({"Deepest", {}});
   models.back().model.rounds = {{chain(4096)}};
   return models;

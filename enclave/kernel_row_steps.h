@@ -1,0 +1,281 @@
+// The algorithm of kernel.h for a single row, included after kernel_steps.h by the file that defines the
+// vectors. Besides those of kernel_steps.h it asks for
+//
+//   load_unaligned, load_halves, repeat_half    32 bytes from anywhere, from 16 and 16, from 16 twice
+//   store_unaligned
+//   add                       byte by byte
+//   lane_numbers              0, 1, 2 ...
+//   any                       whether a byte is not zero, as a mask
+//   shuffle                   within each half, by a control that is no secret; 0x80 gives 0
+//   mask_of_bit               of each byte, for blend
+//   take_leaf                 entry `exit % 16` of a chunk
+//   count_not_above           how many keys are <= value
+//
+// No #pragma once, as kernel_steps.h.
+// NOLINTBEGIN(cert-dcl59-cpp,misc-definitions-in-headers): for the same reason.
+
+namespace confidential_ml {
+namespace {
+
+// ---- from the row to codes ----
+
+void encode_window_of_row(const Plan& plan, const Window& window, const float* row, uint8_t* codes) {
+  const float x = row[window.feature];
+  const uint32_t missing = is_nan(x);
+  const auto value = static_cast<int32_t>(
+      select(missing, static_cast<uint32_t>(INT32_MIN), static_cast<uint32_t>(order_key(x))));
+  const uint32_t rank = count_not_above(value, window, plan.keys.data() + window.first_key);
+  if (window.column[0] != kNoColumn) {
+    codes[window.column[0] / kLanes] = static_cast<uint8_t>((rank | missing) ^ 0x80);
+  }
+  if (window.column[1] != kNoColumn) codes[window.column[1] / kLanes] = static_cast<uint8_t>(rank ^ 0x80);
+}
+
+void encode_split_of_row(const Plan& plan, const CategorySplit& split, const Category& category,
+                         uint32_t missing, uint8_t* codes) {
+  const Bytes only = equal_bytes(lane_numbers(), broadcast(category.byte & 31)) & broadcast(category.bit);
+  Bytes found = broadcast(missing & (split.missing_goes_right != 0 ? 1 : 0));
+  for (uint32_t c = 0; c < split.chunk_count; ++c) {
+    const CategoryChunk& chunk = plan.category_chunks[split.first_chunk + c];
+    found = found | (load_unaligned(chunk.bits) & only & broadcast(equal(chunk.number, category.byte >> 5)));
+  }
+  codes[split.column / kLanes] = static_cast<uint8_t>(0x7f ^ ~any(found));  // as to_column()
+}
+
+// Stores 32 codes even if there are fewer splits; those after them are stored later or are nobody's.
+void encode_short_splits_of_row(const RowPlan& plan, const RowSplits* splits, size_t splits_count, float x,
+                                uint8_t* codes) {
+  const Category category = short_category_of(x);
+  Bytes is_byte[kMissingByte + 1];
+  for (uint32_t b = 0; b <= kMissingByte; ++b) {
+    is_byte[b] = broadcast(equal(b, category.byte)) & broadcast(category.bit);
+  }
+  for (size_t s = 0; s < splits_count; ++s) {
+    const RowCategoryByte* bytes = plan.category_bytes.data() + splits[s].first_byte;
+    Bytes found = broadcast(0);
+    for (uint32_t b = 0; b < splits[s].byte_count; ++b) {
+      found = found | (load_unaligned(bytes[b].sets) & is_byte[bytes[b].number]);
+    }
+    store_unaligned(codes + splits[s].column, to_column(found));
+  }
+}
+
+void encode_categories_of_row(const Plan& plan, const float* row, uint8_t* codes) {
+  const RowSplits* short_splits = plan.for_row.splits.data();
+  for (const CategoryFeature& feature : plan.category_features) {
+    const float x = row[feature.feature];
+    if (feature.is_short != 0) {
+      const size_t count = (feature.split_count + kLanes - 1) / kLanes;
+      encode_short_splits_of_row(plan.for_row, short_splits, count, x, codes);
+      short_splits += count;
+      continue;
+    }
+    const Category category = category_of(x);
+    const CategorySplit* splits = plan.category_splits.data() + feature.first_split;
+    for (uint32_t s = 0; s < feature.split_count; ++s) {
+      encode_split_of_row(plan, splits[s], category, is_nan(x), codes);
+    }
+  }
+}
+
+// ---- from codes to decisions ----
+
+// codes[column] for 32 columns: shuffles of 16 codes each, then choices by the upper bits of the column.
+template <int kChunks, int kUpperBit>
+CML_INLINE Bytes fetch(const uint8_t* codes, Bytes column, Bytes position) {
+  if constexpr (kChunks == 1) {
+    return shuffle(repeat_half(codes), position);
+  } else {
+    const Bytes low = fetch<kChunks / 2, kUpperBit - 1>(codes, column, position);
+    const Bytes high = fetch<kChunks / 2, kUpperBit - 1>(codes + kChunks / 2 * 16, column, position);
+    return blend(mask_of_bit<kUpperBit>(column), high, low);
+  }
+}
+
+// Whether the row goes left, for all nodes of a block, 32 at a time.
+template <int kChunks, int kUpperBit>
+void decide(const uint8_t* node_columns, const int8_t* limits, size_t vector_count, const uint8_t* codes,
+            uint8_t* left) {
+  for (size_t i = 0; i < vector_count * kLanes; i += kLanes) {
+    const Bytes column = load_unaligned(node_columns + i);
+    const Bytes code = fetch<kChunks, kUpperBit>(codes, column, column & broadcast(15));
+    store(left + i, greater(load_unaligned(limits + i), code));
+  }
+}
+
+// With more than 256 columns. The addresses are the model's.
+void decide_wide(const uint32_t* node_columns, const int8_t* limits, size_t vector_count,
+                 const uint8_t* codes, uint8_t* left) {
+  for (size_t i = 0; i < vector_count * kLanes; ++i) left[i] = codes[node_columns[i]];
+  for (size_t i = 0; i < vector_count * kLanes; i += kLanes) {
+    store(left + i, greater(load_unaligned(limits + i), load(left + i)));
+  }
+}
+
+void decide_block(const RowPlan& plan, const RowBlock& block, const uint8_t* codes, uint8_t* left) {
+  const size_t first = size_t{block.first_vector} * kLanes, count = block.vector_count;
+  const int8_t* limits = plan.node_limits.data() + first;
+  if (plan.is_wide()) return decide_wide(plan.wide_node_columns.data() + first, limits, count, codes, left);
+  const uint8_t* columns = plan.node_columns.data() + first;
+  if (plan.column_count <= 16) return decide<1, 3>(columns, limits, count, codes, left);
+  if (plan.column_count <= 32) return decide<2, 4>(columns, limits, count, codes, left);
+  if (plan.column_count <= 64) return decide<4, 5>(columns, limits, count, codes, left);
+  if (plan.column_count <= 128) return decide<8, 6>(columns, limits, count, codes, left);
+  return decide<16, 7>(columns, limits, count, codes, left);
+}
+
+// ---- from decisions to the exits of 32 parts ----
+
+// In place: the results of a level take the places of those of the level below.
+Bytes complete_exits(uint32_t depth, const uint8_t* left, uint8_t* results) {
+  for (size_t node = 0; node < size_t{1} << (depth - 1); ++node) {
+    store(results + node * kLanes, load(left + node * kLanes) & broadcast(1));
+  }
+  left += kLanes << (depth - 1);
+  for (uint32_t level = depth - 1; level-- > 0;) {
+    const Bytes right_exits = broadcast(1u << (depth - 1 - level));
+    for (size_t node = 0; node < size_t{1} << level; ++node, left += kLanes) {
+      const Bytes if_left = load(results + 2 * node * kLanes) | right_exits;
+      const Bytes if_right = load(results + (2 * node + 1) * kLanes);
+      store(results + node * kLanes, blend(load(left), if_left, if_right));
+    }
+  }
+  return load(results);
+}
+
+Bytes general_exits(const RowPlan& plan, const RowBlock& block, const uint8_t* left, uint8_t* results,
+                    uint8_t* next_results) {
+  const RowChildren* children = plan.children.data() + block.first_children;
+  for (uint32_t level = 0; level < block.level_count; ++level) {
+    const uint32_t vector_count = plan.levels[block.first_level + level];
+    for (size_t v = 0; v < vector_count; ++v, ++children, left += kLanes) {
+      const RowChildren& c = *children;
+      const Bytes lefts = load_halves(results + c.left_start[0], results + c.left_start[1]);
+      const Bytes rights = load_halves(results + c.right_start[0], results + c.right_start[1]);
+      const Bytes if_left =
+          add(shuffle(lefts, load_unaligned(c.left_control)), load_unaligned(c.right_exits));
+      const Bytes if_right = shuffle(rights, load_unaligned(c.right_control));
+      store(next_results + v * kLanes, blend(load(left), if_left, if_right));
+    }
+    std::swap(results, next_results);
+  }
+  return load(results);
+}
+
+// ---- from exits to values ----
+
+// The chunk that an exit is in: its four planes of 16 bytes, as two vectors.
+template <int kChunks, int kUpperBit>
+CML_INLINE void select_chunk(const uint8_t* table, Bytes exit, Bytes* chunk) {
+  if constexpr (kChunks == 1) {
+    chunk[0] = load_unaligned(table);
+    chunk[1] = load_unaligned(table + kLanes);
+  } else {
+    Bytes low[2], high[2];
+    select_chunk<kChunks / 2, kUpperBit - 1>(table, exit, low);
+    select_chunk<kChunks / 2, kUpperBit - 1>(table + kChunks / 2 * kChunkBytes, exit, high);
+    for (int i = 0; i < 2; ++i) chunk[i] = blend(mask_of_bit<kUpperBit>(exit), high[i], low[i]);
+  }
+}
+
+template <int kChunks, int kUpperBit>
+CML_INLINE float select_leaf(const uint8_t* table, Bytes exit) {
+  Bytes chunk[2];
+  select_chunk<kChunks, kUpperBit>(table, exit, chunk);
+  return take_leaf(chunk, exit);
+}
+
+// Every entry of the table is read.
+CML_INLINE float leaf_at(const uint8_t* table, uint32_t chunk_count, uint32_t exit_number) {
+  const Bytes exit = broadcast(exit_number);
+  if (chunk_count <= 1) return select_leaf<1, 3>(table, exit);
+  if (chunk_count <= 2) return select_leaf<2, 4>(table, exit);
+  if (chunk_count <= 4) return select_leaf<4, 5>(table, exit);
+  if (chunk_count <= 8) return select_leaf<8, 6>(table, exit);
+  return select_leaf<16, 7>(table, exit);
+}
+
+CML_INLINE float leaf_of_part(const Plan& plan, const Part& part, uint32_t group, uint32_t exit) {
+  const uint8_t* table = plan.leaves.data() + part.first_leaf + group * part.chunk_count * kChunkBytes;
+  return leaf_at(table, part.chunk_count, exit);
+}
+
+// A tree's value: of its first part, once the parts that its exits lead to have theirs.
+float value_of_parts(const Plan& plan, const PlannedTree& tree, uint32_t group, const uint8_t* exits,
+                     float* values) {
+  for (uint32_t p = tree.part_count; p-- > 0;) {
+    const Part& part = plan.parts[tree.first_part + p];
+    const uint32_t exit = exits[tree.first_part + p];
+    float value = leaf_of_part(plan, part, group, exit);
+    for (uint32_t l = 0; l < part.link_count; ++l) {
+      const Link& link = plan.links[part.first_link + l];
+      value = select(equal(exit, link.exit), values[link.part], value);
+    }
+    values[p] = value;
+  }
+  return values[0];
+}
+
+CML_INLINE float value_of_tree(const Plan& plan, const PlannedTree& tree, uint32_t group,
+                               const uint8_t* exits, float* values) {
+  if (tree.part_count > 1) return value_of_parts(plan, tree, group, exits, values);
+  return leaf_of_part(plan, plan.parts[tree.first_part], group, exits[tree.first_part]);
+}
+
+size_t whole_vectors(size_t bytes) { return (bytes + kLanes - 1) / kLanes * kLanes; }
+
+// What lies in the scratch memory. The first results that a shuffle reads are nobody's.
+struct RowScratch {
+  uint8_t *left, *results, *next_results, *exits;
+  float* values;
+
+  RowScratch(const Plan& plan, uint8_t* memory) {
+    const auto take = [&](size_t size) { return std::exchange(memory, memory + whole_vectors(size)); };
+    left = take(plan.for_row.widest_block * kLanes);
+    results = take((plan.for_row.widest_level + 1) * kLanes);
+    next_results = take((plan.for_row.widest_level + 1) * kLanes);
+    exits = take(plan.parts.size());
+    values = reinterpret_cast<float*>(take(plan.largest_tree * sizeof(float)));
+  }
+};
+
+}  // namespace
+
+size_t row_code_bytes(const Plan& plan) {
+  return std::max<size_t>(16 * 16, whole_vectors(plan.for_row.column_count + kLanes));
+}
+
+size_t row_scratch_bytes(const Plan& plan) {
+  return (plan.for_row.widest_block + 2 * (plan.for_row.widest_level + 1)) * kLanes +
+         whole_vectors(plan.parts.size()) + whole_vectors(plan.largest_tree * sizeof(float));
+}
+
+void encode_row(const Plan& plan, const float* row, uint8_t* codes) {
+  for (const Window& window : plan.windows) encode_window_of_row(plan, window, row, codes);
+  encode_categories_of_row(plan, row, codes);
+}
+
+void add_trees_to_row(const Plan& plan, size_t begin, size_t end, const uint8_t* codes, uint8_t* scratch,
+                      float* sums) {
+  if (begin == end) return;
+  const RowPlan& row_plan = plan.for_row;
+  const RowScratch own(plan, scratch);
+  const PlannedTree& last = plan.trees[end - 1];
+  const size_t first_part = plan.trees[begin].first_part, end_part = last.first_part + last.part_count;
+  for (size_t b = first_part / kLanes; b * kLanes < end_part; ++b) {
+    const RowBlock& block = row_plan.blocks[b];
+    decide_block(row_plan, block, codes, own.left);
+    store(own.exits + b * kLanes, block.depth != 0
+                                      ? complete_exits(block.depth, own.left, own.results)
+                                      : general_exits(row_plan, block, own.left, own.results, own.next_results));
+  }
+  for (size_t t = begin; t < end; ++t) {
+    const PlannedTree& tree = plan.trees[t];
+    for (uint32_t g = 0; g < plan.leaf_size; ++g) {
+      sums[tree.group + g] += value_of_tree(plan, tree, g, own.exits, own.values);
+    }
+  }
+}
+
+}  // namespace confidential_ml
+// NOLINTEND(cert-dcl59-cpp,misc-definitions-in-headers)

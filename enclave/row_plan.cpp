@@ -1,0 +1,252 @@
+#include "enclave/row_plan.h"
+
+#include <algorithm>
+
+#include "enclave/plan.h"
+
+namespace confidential_ml {
+namespace {
+
+constexpr uint32_t kHalf = 16;  // a shuffle's reach
+constexpr uint8_t kExitControl = 0x80;
+// In vectors of a complete block: what the search for the children of a vector costs more.
+constexpr size_t kChildrenCost = 2;
+
+uint32_t vectors_of(size_t nodes) { return static_cast<uint32_t>((nodes + kLanes - 1) / kLanes); }
+
+class RowPlanner {
+ public:
+  RowPlanner(const Plan& plan, RowPlan* row_plan) : plan_(plan), row_plan_(*row_plan) {}
+
+  void run() {
+    row_plan_.column_count = plan_.column_bytes / kLanes;
+    add_splits();
+    for (uint32_t first = 0; first < plan_.parts.size(); first += kLanes) {
+      const auto count = static_cast<uint32_t>(std::min(kLanes, plan_.parts.size() - first));
+      add_block(first, count);
+    }
+  }
+
+ private:
+  // A node of the level in hand: `index` in its part, or none where a part is a single leaf.
+  struct Place {
+    uint32_t part;
+    uint32_t index;
+  };
+  static constexpr uint32_t kNoNode = UINT32_MAX;
+
+  // ---- categories ----
+
+  void add_splits() {
+    for (const CategoryFeature& feature : plan_.category_features) {
+      if (feature.is_short == 0) continue;
+      const size_t end = size_t{feature.first_split} + feature.split_count;
+      for (size_t i = feature.first_split; i < end; i += kLanes) add_split_vector(i, std::min(end, i + kLanes));
+    }
+  }
+
+  // Only the bytes that are not zero in all sets.
+  void add_split_vector(size_t begin, size_t end) {
+    const CategorySplit* split = plan_.category_splits.data();
+    const auto first_byte = static_cast<uint32_t>(row_plan_.category_bytes.size());
+    for (uint32_t number = 0; number <= kMissingByte; ++number) {
+      RowCategoryByte byte{number, {}};
+      uint8_t any = 0;
+      for (size_t i = begin; i < end; ++i) {
+        byte.sets[i - begin] = plan_.category_chunks[split[i].first_chunk].bits[number];
+        any |= byte.sets[i - begin];
+      }
+      if (any != 0) row_plan_.category_bytes.push_back(byte);
+    }
+    const auto end_byte = static_cast<uint32_t>(row_plan_.category_bytes.size());
+    row_plan_.splits.push_back({split[begin].column / uint32_t{kLanes}, first_byte, end_byte - first_byte});
+  }
+
+  // ---- nodes ----
+
+  void add_node(const Place& place) {
+    uint32_t column = 0;
+    int8_t limit = 0;
+    if (place.index != kNoNode) {
+      const size_t node = size_t{plan_.parts[place.part].first_node} + place.index;
+      column = plan_.node_columns[node] / kLanes;
+      limit = plan_.node_limits[node];
+    }
+    row_plan_.node_limits.push_back(limit);
+    if (row_plan_.is_wide()) {
+      row_plan_.wide_node_columns.push_back(column);
+    } else {
+      row_plan_.node_columns.push_back(static_cast<uint8_t>(column));
+    }
+  }
+
+  void fill_vector() {
+    while (row_plan_.node_limits.size() % kLanes != 0) add_node({0, kNoNode});
+  }
+
+  // Index of a child in its part, or kNoNode for an exit.
+  uint32_t child_of(const Place& place, bool left) const {
+    if (place.index == kNoNode) return kNoNode;
+    const Part& part = plan_.parts[place.part];
+    if (part.depth != 0) {
+      const uint32_t child = 2 * place.index + (left ? 1 : 2);
+      return child < part.node_count ? child : kNoNode;
+    }
+    const Children& children = plan_.children[part.first_children + place.index];
+    const uint32_t slot = (left ? children.left : children.right) / kLanes;
+    return slot >= kExits ? slot - static_cast<uint32_t>(kExits) : kNoNode;
+  }
+
+  // The levels of parts [first, first + count), the uppermost first. Every 16 nodes' left children stand
+  // together in the next level, then their right ones.
+  void find_levels(uint32_t first, uint32_t count) {
+    levels_.assign(1, {});
+    for (uint32_t part = first; part < first + count; ++part) {
+      levels_[0].push_back({part, plan_.parts[part].node_count == 0 ? kNoNode : 0});
+    }
+    while (true) {
+      SecretVector<Place> next;
+      const SecretVector<Place>& level = levels_.back();
+      for (size_t half = 0; half < level.size(); half += kHalf) {
+        const size_t end = std::min<size_t>(level.size(), half + kHalf);
+        for (const bool left : {true, false}) {
+          for (size_t i = half; i < end; ++i) {
+            const uint32_t child = child_of(level[i], left);
+            if (child != kNoNode) next.push_back({level[i].part, child});
+          }
+        }
+      }
+      if (next.empty()) return;
+      levels_.push_back(std::move(next));
+    }
+  }
+
+  bool is_complete(uint32_t first, uint32_t count) const {
+    const uint32_t depth = plan_.parts[first].depth;
+    if (depth == 0) return false;
+    for (uint32_t part = first; part < first + count; ++part) {
+      if (plan_.parts[part].depth != depth) return false;
+    }
+    size_t general = 0;
+    for (const auto& level : levels_) general += vectors_of(level.size());
+    return plan_.parts[first].node_count <= kChildrenCost * general;
+  }
+
+  // Of the general parts of a block: a child comes after its parent.
+  void count_exits(uint32_t first, uint32_t count) {
+    first_node_ = plan_.parts[first].first_node;
+    const Part& last = plan_.parts[first + count - 1];
+    exits_.assign(last.first_node + last.node_count - first_node_, 0);
+    for (uint32_t part = first; part < first + count; ++part) {
+      if (plan_.parts[part].depth != 0) continue;
+      for (uint32_t i = plan_.parts[part].node_count; i-- > 0;) {
+        exits_[plan_.parts[part].first_node - first_node_ + i] = static_cast<uint16_t>(
+            exits_below({part, child_of({part, i}, true)}) + exits_below({part, child_of({part, i}, false)}));
+      }
+    }
+  }
+
+  uint32_t exits_below(const Place& place) const {
+    if (place.index == kNoNode) return 1;
+    return exits_[plan_.parts[place.part].first_node - first_node_ + place.index];
+  }
+
+  uint32_t exits_below_right(const Place& place, size_t level) const {
+    if (place.index == kNoNode) return 0;
+    const Part& part = plan_.parts[place.part];
+    if (part.depth != 0) return 1u << (part.depth - 1 - level);
+    return exits_below({place.part, child_of(place, false)});
+  }
+
+  void add_block(uint32_t first, uint32_t count) {
+    find_levels(first, count);
+    count_exits(first, count);
+    RowBlock block{};
+    block.first_part = first;
+    block.part_count = count;
+    block.first_vector = vectors_of(row_plan_.node_limits.size());
+    block.first_level = static_cast<uint32_t>(row_plan_.levels.size());
+    block.first_children = static_cast<uint32_t>(row_plan_.children.size());
+    if (is_complete(first, count)) {
+      block.depth = plan_.parts[first].depth;
+      add_complete_levels(first, count, block.depth);
+      row_plan_.widest_level = std::max(row_plan_.widest_level, 1u << (block.depth - 1));
+    } else {
+      block.level_count = static_cast<uint32_t>(levels_.size());
+      for (size_t l = levels_.size(); l-- > 0;) add_general_level(l);
+    }
+    block.vector_count = vectors_of(row_plan_.node_limits.size()) - block.first_vector;
+    row_plan_.widest_block = std::max(row_plan_.widest_block, block.vector_count);
+    row_plan_.blocks.push_back(block);
+  }
+
+  void add_complete_levels(uint32_t first, uint32_t count, uint32_t depth) {
+    for (uint32_t level = depth; level-- > 0;) {
+      for (uint32_t node = (1u << level) - 1; node < (2u << level) - 1; ++node) {
+        for (uint32_t part = first; part < first + count; ++part) add_node({part, node});
+        fill_vector();
+      }
+    }
+  }
+
+  void add_general_level(size_t number) {
+    const SecretVector<Place>& level = levels_[number];
+    row_plan_.levels.push_back(vectors_of(level.size()));
+    row_plan_.widest_level = std::max(row_plan_.widest_level, vectors_of(level.size()));
+    uint32_t next = 0;  // in the level below
+    for (size_t begin = 0; begin < level.size(); begin += kLanes) {
+      const size_t end = std::min(level.size(), begin + kLanes);
+      RowChildren children{};
+      std::fill_n(children.left_control, kLanes, kExitControl);
+      std::fill_n(children.right_control, kLanes, kExitControl);
+      for (uint32_t half = 0; half < 2; ++half) {
+        // As find_levels() has laid them out.
+        const size_t half_begin = begin + half * kHalf, half_end = std::min(end, half_begin + kHalf);
+        children.left_start[half] = next;
+        for (size_t i = half_begin; i < half_end; ++i) {
+          if (child_of(level[i], true) == kNoNode) continue;
+          children.left_control[i - begin] = static_cast<uint8_t>(next++ - children.left_start[half]);
+        }
+        children.right_start[half] = next;
+        for (size_t i = half_begin; i < half_end; ++i) {
+          if (child_of(level[i], false) == kNoNode) continue;
+          children.right_control[i - begin] = static_cast<uint8_t>(next++ - children.right_start[half]);
+        }
+      }
+      for (size_t i = begin; i < end; ++i) {
+        children.right_exits[i - begin] = static_cast<uint8_t>(exits_below_right(level[i], number));
+        add_node(level[i]);
+      }
+      fill_vector();
+      row_plan_.children.push_back(children);
+    }
+  }
+
+  const Plan& plan_;
+  RowPlan& row_plan_;
+
+  // Of the block in hand.
+  SecretVector<SecretVector<Place>> levels_;
+  uint32_t first_node_ = 0;
+  SecretVector<uint16_t> exits_;  // below each node from first_node_ on
+};
+
+}  // namespace
+
+size_t RowPlan::size() const {
+  return bytes_of(splits) + bytes_of(category_bytes) + bytes_of(blocks) + bytes_of(levels) +
+         bytes_of(children) + bytes_of(node_columns) + bytes_of(wide_node_columns) + bytes_of(node_limits);
+}
+
+RowPlan make_row_plan(const Plan& plan) {
+  RowPlan row_plan{};
+  RowPlanner(plan, &row_plan).run();
+  row_plan.category_bytes.shrink_to_fit();
+  row_plan.children.shrink_to_fit();
+  row_plan.node_columns.shrink_to_fit();
+  row_plan.wide_node_columns.shrink_to_fit();
+  row_plan.node_limits.shrink_to_fit();
+  return row_plan;
+}
+
+}  // namespace confidential_ml

@@ -1,0 +1,71 @@
+// The plan of kernel.h's path for a single row: not 32 rows at a node, but 32 nodes at a time.
+//
+// Parts are taken in blocks of 32. A block's nodes are laid out in vectors, by levels, the deepest first. If
+// its parts are complete and of equal depth, a vector holds the same node of all of them. Otherwise a level
+// holds whatever nodes there are, and for each vector it says where in the level below its 32 left and 32
+// right children are.
+//
+// An exit's number is how many exits lie to its right. So a node's result is its right child's, or its left
+// child's plus the count of exits below its right child.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "enclave/secret_memory.h"
+
+namespace confidential_ml {
+
+struct Plan;
+
+struct RowBlock {
+  uint32_t first_part, part_count;
+  uint32_t first_vector;
+  uint32_t depth;  // of a block of complete parts, else 0: then it has
+  uint32_t first_level, level_count;
+  uint32_t first_children;  // in RowPlan::children, one for each of its vectors
+  uint32_t vector_count;
+};
+
+// The children of 32 nodes, 16 and 16: 16 consecutive results of the level below, from `*_start` on, hold
+// those of 16 nodes' left children; the control says which, or 0x80 for an exit.
+struct RowChildren {
+  uint32_t left_start[2], right_start[2];
+  uint8_t left_control[32], right_control[32];
+  uint8_t right_exits[32];
+};
+
+// Up to 32 splits of a feature whose sets are short (CategoryFeature in plan.h); their columns are
+// consecutive. Other categorical splits are decided one by one, from the Plan.
+struct RowSplits {
+  uint32_t column;
+  uint32_t first_byte, byte_count;
+};
+
+// Byte `number` of the 32 sets of categories.
+struct RowCategoryByte {
+  uint32_t number;
+  uint8_t sets[32];
+};
+
+struct RowPlan {
+  uint32_t column_count;
+  uint32_t widest_block;  // in vectors
+  uint32_t widest_level;  // in vectors
+  SecretVector<RowSplits> splits;
+  SecretVector<RowCategoryByte> category_bytes;
+  SecretVector<RowBlock> blocks;
+  SecretVector<uint32_t> levels;  // of general blocks: count of vectors
+  SecretVector<RowChildren> children;
+  SecretVector<uint8_t> node_columns;        // if they fit a byte, else
+  SecretVector<uint32_t> wide_node_columns;  // these
+  SecretVector<int8_t> node_limits;
+
+  bool is_wide() const { return column_count > 256; }
+  size_t size() const;  // bytes
+};
+
+// May throw std::bad_alloc.
+RowPlan make_row_plan(const Plan& plan);
+
+}  // namespace confidential_ml

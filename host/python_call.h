@@ -1,0 +1,49 @@
+// Calls into an enclave from Python: without the GIL, and with errors as confidential_ml.errors has them.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <atomic>
+#include <exception>
+#include <optional>
+#include <utility>
+
+#include "host/enclave.h"
+#include "host/status_table.h"
+
+namespace confidential_ml::host {
+
+// Sets the Python exception that the error names.
+void raise(const EnclaveException& error);
+
+// Calls that have given the GIL back and not yet taken it again.
+inline std::atomic<size_t> calls_without_gil{0};
+
+// Not py::gil_scoped_release: a thread that asks for the GIL after the interpreter has begun to end is
+// unwound by pthread_exit, which may not pass through a destructor.
+template <typename Body>
+auto without_gil(Body body) {
+  calls_without_gil.fetch_add(1);
+  PyThreadState* thread = PyEval_SaveThread();
+  std::exception_ptr thrown;
+  std::optional<decltype(body())> result;
+  try {
+    result.emplace(body());
+  } catch (...) {
+    thrown = std::current_exception();
+  }
+  PyEval_RestoreThread(thread);
+  calls_without_gil.fetch_sub(1);
+  if (thrown) std::rethrow_exception(thrown);
+  return std::move(*result);
+}
+
+// As above, for a call into an enclave. Refused with the GIL still held if the enclave is closed: at the end
+// of the interpreter all are, and then no thread is in want of the GIL (wait_for_calls).
+template <typename Body>
+auto call(Enclave& enclave, Body body) {
+  enclave.check_open();
+  return without_gil(std::move(body));
+}
+
+}  // namespace confidential_ml::host
