@@ -4,7 +4,8 @@
 #   make demo    seal, load and use a model; see what is refused
 #   make test    build and run every test and check (CI)
 #   make check   the checks on the code alone (format, lint, types)
-#   make bench   measure; results are ratios in one interleaved run
+#   make bench   measure, beside XGBoost and the fast libraries that run its models; writes docs/benchmarks.md;
+#                BENCH="--quick" tries it out, BENCH="--help" lists the options
 #   make tsan-test    the C++ tests under ThreadSanitizer
 #   make fuzz    fuzz the ecalls for FUZZ_SECONDS
 #   make exhaustive   the scalar functions over all 2^32 inputs
@@ -29,6 +30,7 @@ endif
 suffix := $(if $(filter simulation,$(PLATFORM)),,-$(PLATFORM))
 VENV := .venv$(suffix)
 OTHER_VENV := .venv-other$(suffix)
+BENCH_VENV := .venv-bench$(suffix)
 HAS_OTHER := $(word 2,$(PYTHONS))
 
 sources := pyproject.toml CMakeLists.txt $(shell find cmake common edl enclave host simulation scripts src -type f \
@@ -66,6 +68,7 @@ check: test-packages $(VENV)/.installed
 
 cpp-test: $(VENV)/.installed
 	@scripts/cpp_test.sh simulation $(VENV)
+	@scripts/oblivious_test.sh $(VENV)
 
 sanitized-test: $(VENV)/.installed
 	@scripts/cpp_test.sh debug $(VENV)
@@ -82,8 +85,8 @@ else
 	@echo "Only one Python >= 3.11 found: the tests ran with that one alone."
 endif
 
-bench: packages $(VENV)/.installed $(if $(HAS_OTHER),$(OTHER_VENV)/.installed)
-	@$(if $(HAS_OTHER),$(OTHER_VENV),$(VENV))/bin/python benchmarks/run.py
+bench: test-packages
+	@scripts/bench.sh $(BENCH_VENV) $(lastword $(PYTHONS)) $(PLATFORM) $(BENCH)
 
 fuzz: test-packages $(VENV)/.installed
 	@scripts/fuzz.sh $(VENV) $(FUZZ_SECONDS)

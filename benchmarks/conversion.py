@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from benchmarks.contenders import CONTENDERS, OURS, CannotRunError, Contender, versions, why
 from benchmarks.models import TrainedModel, trained
@@ -37,17 +38,39 @@ def prepare(contender: Contender, model: TrainedModel) -> None:
     if path == model.ubjson:
         return
     # A sealed file is good only for the enclave of this build, and quick to write.
-    record = None if contender.name == OURS else path.with_name(path.name + ".record")
-    if record and record.exists():
-        reason = json.loads(record.read_text())["reason"]
-    else:
+    if contender.name == OURS or not _record(path).exists():
         print(f"converting {model.name} for {contender.name} ...", flush=True)
         start = time.perf_counter()
         reason = _convert_in_process(contender, model)
-        if record:
-            record.write_text(json.dumps({"reason": reason, "seconds": round(time.perf_counter() - start, 3)}))
+        _record(path).write_text(json.dumps({"reason": reason, "seconds": round(time.perf_counter() - start, 3)}))
+    check_prepared(contender, model)
+
+
+def check_prepared(contender: Contender, model: TrainedModel) -> None:
+    """Convert nothing, only see what came of it.
+
+    Parameters
+    ----------
+    contender, model
+        Whose file of which model.
+
+    Raises
+    ------
+    CannotRunError
+        If there is no file.
+    """
+    path = contender.artifact(model)
+    if path == model.ubjson:
+        return
+    if not _record(path).exists():
+        raise CannotRunError("the model was not converted")
+    reason = json.loads(_record(path).read_text())["reason"]
     if reason:
         raise CannotRunError(reason)
+
+
+def _record(path: Path) -> Path:
+    return path.with_name(path.name + ".record")
 
 
 def _convert_in_process(contender: Contender, model: TrainedModel) -> str | None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.contenders import CONTENDERS, CannotRunError, Contender, Predictor, why
-from benchmarks.conversion import prepare
+from benchmarks.conversion import check_prepared
 from benchmarks.models import TrainedModel, trained
 from benchmarks.results import quartiles
 
@@ -139,8 +139,7 @@ def main() -> None:
     name, letter = sys.argv[1:]
     contender, model, first = CONTENDERS[name], trained(letter), trained("a")
     try:
-        for each in (first, model):
-            prepare(contender, each)
+        check_prepared(contender, model)
         found = measure(contender, model, first)
     except Exception as error:  # whatever a library may raise is a reason to report
         found = Loading(why(error))

@@ -23,8 +23,28 @@ def describe() -> dict[str, str]:
         "memory": f"{memory:.0f} GiB",
         "system": f"{platform.system()} {platform.release().split('-')[0]}, {_distribution()}",
         "Python": platform.python_version(),
-        "load average before": f"{os.getloadavg()[0]:.2f}",
     }
+
+
+class OtherPrograms:
+    """How much processor time other programs took since this was made; they spoil the figures."""
+
+    def __init__(self) -> None:
+        self._busy, self._all, self._own = _ticks()
+
+    def share(self) -> float:
+        """From 0 to 1, of all processors' time."""
+        busy, everything, own = _ticks()
+        others = (busy - self._busy) - (own - self._own)
+        return max(0.0, others / max(1.0, everything - self._all))
+
+
+def _ticks() -> tuple[float, float, float]:
+    """Seconds that all processors were busy, that they could have been, and of this program and its children."""
+    fields = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    per_second = os.sysconf("SC_CLK_TCK")
+    idle = fields[3] + fields[4]
+    return (sum(fields) - idle) / per_second, sum(fields) / per_second, sum(os.times()[:4])
 
 
 def library_versions() -> tuple[dict[str, str], dict[str, str]]:

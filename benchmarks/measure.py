@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from benchmarks.agreement import largest_difference, same_bits
 from benchmarks.contenders import CONTENDERS, OURS, REFERENCE, Predictor, why
-from benchmarks.conversion import prepare
+from benchmarks.conversion import check_prepared
 from benchmarks.models import FloatArray, TrainedModel, trained
 from benchmarks.results import Cell, ModelTimes, quartiles
 
@@ -75,7 +75,7 @@ def load(model: TrainedModel, threads: int) -> tuple[dict[str, Predictor], dict[
     predictors, reasons = {}, {}
     for name, contender in CONTENDERS.items():
         try:
-            prepare(contender, model)
+            check_prepared(contender, model)
             predictors[name] = contender.load(model, threads)
         except Exception as error:
             if name in (OURS, REFERENCE):
@@ -257,7 +257,7 @@ def measure_model(model: TrainedModel, threads: int, counts: list[int], rounds: 
     cells: dict[int, dict[str, Cell]] = {}
     seconds_per_row: dict[str, float] = {}
     for count in sorted(counts):
-        print(f"  {model.name}, {threads} thread(s), {count} rows", flush=True)
+        print(f"  {model.name}, threads: {threads}, rows: {count}", flush=True)
         slow = {name for name, seconds in seconds_per_row.items() if seconds * count > SLOW_SECONDS}
         measured = measure_rows(predictors, batches_of(rows, count), rounds, slow - {OURS, REFERENCE})
         seconds_per_row.update({name: cell.median / count for name, cell in measured.items() if cell.status == "ok"})
@@ -285,7 +285,7 @@ def main() -> None:
         try:
             times[name] = measure_model(trained(name), arguments.threads, counts, arguments.rounds).as_json()
         except DifferentBitsError as error:
-            sys.exit(f"model {name}, {arguments.threads} thread(s): {error}")
+            sys.exit(f"model {name}, threads: {arguments.threads}: {error}")
     arguments.output.write_text(json.dumps(times))
 
 

@@ -102,11 +102,11 @@ def markdown(run: Run, plots: list[tuple[str, str]]) -> str:
     return text.rstrip() + "\n"
 
 
-def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+def _table(header: list[str], rows: list[list[str]], align: str = "---:") -> list[str]:
     if not rows:
         return []
-    align = ["---"] + ["---:"] * (len(header) - 1)
-    return ["| " + " | ".join(cells) + " |" for cells in [header, align, *rows]] + [""]
+    line = ["---"] + [align] * (len(header) - 1)
+    return ["| " + " | ".join(cells) + " |" for cells in [header, line, *rows]] + [""]
 
 
 def _count(rows: int) -> str:
@@ -192,8 +192,8 @@ def _how(run: Run) -> list[str]:
         f"is {OURS}'s; a difference over 0.001 (relative over 1) of another library is shown as *wrong*.",
         f"- Left out, shown as *slow*: calls that would take over 10 seconds, except of {OURS} and {REFERENCE}.",
         "",
-        *_table(["machine", ""], [[name, value] for name, value in run.machine.items()]),
-        *_table(["package", "version"], [[name, value] for name, value in sorted(run.versions.items())]),
+        *_table(["machine", ""], [[name, value] for name, value in run.machine.items()], "---"),
+        *_table(["package", "version"], [[name, value] for name, value in sorted(run.versions.items())], "---"),
     ]
 
 
@@ -268,7 +268,7 @@ def _figure(cell: Cell, count: int, notes: Footnotes) -> list[str]:
         text = shown + ("" if cell.status == "slow" else notes.mark(cell.reason))
         return [text, ""] if count == 1 else [text]
     if count == 1:
-        micros = [f"{value * 1e6:.3g}" for value in (cell.median, cell.low, cell.high, cell.p99 or 0.0)]
+        micros = [_three_digits(value * 1e6) for value in (cell.median, cell.low, cell.high, cell.p99 or 0.0)]
         return [f"{micros[0]} [{micros[1]}, {micros[2]}]", micros[3]]
     median, low, high = (_rate(count / value) for value in (cell.median, cell.high, cell.low))
     return [f"{median} [{low}, {high}]"]
@@ -282,7 +282,7 @@ def _rate(value: float) -> str:
 
 
 def _three_digits(value: float) -> str:
-    return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
 
 
 def _megabytes(value: float) -> str:
@@ -308,7 +308,7 @@ def _loading(run: Run, notes: Footnotes) -> list[str]:
             if found.reason:
                 rows.append([name, library, "-" + notes.mark(found.reason), "", "", ""])
                 continue
-            low, median, high = (f"{value * 1e3:.3g}" for value in (found.low, found.median, found.high))
+            low, median, high = (_three_digits(value * 1e3) for value in (found.low, found.median, found.high))
             rows.append(
                 [
                     name,
@@ -328,7 +328,7 @@ def _sealing(run: Run) -> list[str]:
     found = run.sealing
     rows = []
     for name, taken in found["actions"].items():
-        low, median, high = (f"{value * 1e3:.3g}" for value in taken["seconds"])
+        low, median, high = (_three_digits(value * 1e3) for value in taken["seconds"])
         rows.append([name, f"{median} [{low}, {high}]", f"{taken['of_json_load']:.3g}"])
     return [
         "## Sealing",

@@ -6,7 +6,7 @@
 
 namespace confidential_ml {
 
-// Flat model. 128 MiB lets input copy, plaintext and parsed form fit the default heap of 512 MiB together.
+// Flat model. Whether it fits the heap with its plan is seen when it is sealed, which takes more than loading.
 inline constexpr uint64_t kMaxFlatModelSize = uint64_t{128} << 20;
 inline constexpr uint32_t kMaxFeatures = 1u << 22;
 inline constexpr uint32_t kMaxGroups = 1u << 16;
@@ -15,6 +15,11 @@ inline constexpr uint32_t kMaxTrees = 1u << 20;
 inline constexpr uint32_t kMaxNodes = 1u << 24;
 inline constexpr uint32_t kMaxDepth = 4096;
 inline constexpr uint32_t kMaxCategoryWords = 1u << 19;  // per split: categories are below 2^24
+inline constexpr uint32_t kMaxQuantiles = 1u << 10;      // groups of reg:quantileerror, which sorts them
+
+// The plan that is made of a flat model, and what it makes of 32 rows.
+inline constexpr uint64_t kMaxPlanSize = uint64_t{192} << 20;
+inline constexpr uint64_t kMaxColumnBytes = uint64_t{64} << 20;
 
 // Sealed model.
 inline constexpr size_t kMaxModelIdSize = 64;

@@ -41,6 +41,7 @@ enum class Status : uint32_t {
   kModelCategoriesWrong = 311,
   kModelNotFinite = 312,
   kModelBaseScoreWrong = 313,  // the link of base_score is not a number
+  kModelPlanTooLarge = 314,    // its plan is over a limit
 
   // The sealed model (4xx), docs/formats.md section 2.
   kNotASealedModel = 401,

@@ -13,6 +13,7 @@
 #include "enclave/crypto.h"
 #include "enclave/model.h"
 #include "enclave/objective.h"
+#include "enclave/plan.h"
 #include "enclave/platform.h"
 #include "enclave/registry.h"
 #include "enclave/sealing.h"
@@ -36,6 +37,8 @@ template <typename Body>
 uint32_t guarded(Body body) noexcept {
   try {
     return static_cast<uint32_t>(body());
+  } catch (const PlanLimitExceeded&) {
+    return static_cast<uint32_t>(Status::kModelPlanTooLarge);
   } catch (const std::bad_alloc&) {
     return static_cast<uint32_t>(Status::kOutOfMemory);
   } catch (...) {
@@ -197,6 +200,8 @@ uint32_t enclave_seal_model(const uint8_t* model, size_t model_size, const uint8
       Model parsed{};
       const Status status = parse_model(model, model_size, &parsed);
       if (status != Status::kOk) return status;
+      // A model that could not be loaded again is not sealed.
+      static_cast<void>(make_plan(parsed));
     }
     uint64_t used = 0;
     const Status status =

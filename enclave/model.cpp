@@ -54,6 +54,8 @@ Status check_limits(const Header& h) {
   CML_REQUIRE(is_objective(h.objective), Status::kModelObjectiveUnknown);
   CML_REQUIRE(h.feature_count >= 1 && h.feature_count <= kMaxFeatures, Status::kModelLimitExceeded);
   CML_REQUIRE(h.group_count >= 1 && h.group_count <= kMaxGroups, Status::kModelLimitExceeded);
+  CML_REQUIRE(h.objective != static_cast<uint32_t>(Objective::kQuantile) || h.group_count <= kMaxQuantiles,
+              Status::kModelLimitExceeded);
   CML_REQUIRE(h.round_count <= kMaxRounds && h.tree_count <= kMaxTrees, Status::kModelLimitExceeded);
   CML_REQUIRE(h.node_count <= kMaxNodes && h.total_size <= kMaxFlatModelSize, Status::kModelLimitExceeded);
   if (is_linear(h)) {

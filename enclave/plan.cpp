@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
+#include "common/limits.h"
 #include "enclave/kernel.h"
 #include "enclave/masks.h"
 
@@ -33,6 +35,8 @@ class Planner {
     collect_splits();
     make_windows();
     make_categories();
+    if (plan_.column_bytes > kMaxColumnBytes) throw PlanLimitExceeded();
+    choose_shapes();
     for (size_t t = 0; t < model_.trees.size(); ++t) make_tree(t);
     plan_.leaves.resize(plan_.leaves.size() + kTableSlack);
   }
@@ -65,11 +69,15 @@ class Planner {
 
   // One window after the other; a new one begins with a feature and when one is full.
   void make_windows() {
+    features_.assign(size_t{model_.feature_count} + 1, {});
     for (size_t begin = 0, end = 0; begin < thresholds_.size(); begin = end) {
       const uint32_t feature = feature_of(thresholds_[begin]);
       while (end < thresholds_.size() && end - begin < kWindow && feature_of(thresholds_[end]) == feature)
         ++end;
-      window_begin_.push_back(static_cast<uint32_t>(begin));
+      if (begin == 0 || feature_of(thresholds_[begin - 1]) != feature) {
+        features_[feature] = {static_cast<uint32_t>(begin), static_cast<uint32_t>(plan_.windows.size()), 0};
+      }
+      features_[feature].end_threshold = static_cast<uint32_t>(end);
       add_window(feature, begin, static_cast<uint32_t>(end - begin));
     }
     for (const Node& node : model_.nodes) {
@@ -98,12 +106,12 @@ class Planner {
 
   // Window and rank in it of a numeric split.
   std::pair<size_t, uint32_t> find(const Node& node) const {
-    const auto found =
-        std::lower_bound(thresholds_.begin(), thresholds_.end(), threshold_of(node.feature(), node.value));
-    const auto position = static_cast<uint32_t>(found - thresholds_.begin());
-    const auto after = std::upper_bound(window_begin_.begin(), window_begin_.end(), position);
-    const auto window = static_cast<size_t>(after - window_begin_.begin()) - 1;
-    return {window, position - window_begin_[window]};
+    const NumericFeature& feature = features_[node.feature()];
+    const auto begin = thresholds_.begin() + feature.first_threshold;
+    const auto end = thresholds_.begin() + feature.end_threshold;
+    const Threshold threshold = threshold_of(node.feature(), node.value);
+    const auto position = static_cast<uint32_t>(std::lower_bound(begin, end, threshold) - begin);
+    return {feature.first_window + position / kWindow, position % kWindow};
   }
 
   // Equal splits, wherever they are, share a column. -1, 0 or 1.
@@ -192,17 +200,42 @@ class Planner {
 
   // ---- trees ----
 
+  void take_tree(size_t t) {
+    root_ = model_.trees[t].root;
+    const bool is_last = t + 1 == model_.trees.size();
+    size_ = (is_last ? static_cast<uint32_t>(model_.nodes.size()) : model_.trees[t + 1].root) - root_;
+    nodes_ = model_.nodes.data() + root_;
+  }
+
+  // Which trees are padded; and room for what they need, or a refusal before anything is allocated.
+  void choose_shapes() {
+    uint64_t nodes = 0, chunks = 0;
+    depths_.resize(model_.trees.size());
+    for (size_t t = 0; t < model_.trees.size(); ++t) {
+      take_tree(t);
+      const uint32_t depth = depth_of_tree(), internal = size_ / 2, leaves = size_ - internal;
+      const bool padded =
+          depth >= 1 && depth <= kCompleteDepth && (1u << depth) - 1 <= kPaddingWorth * internal;
+      depths_[t] = static_cast<uint8_t>(padded ? depth : 0);
+      nodes += padded ? (1u << depth) - 1 : internal;
+      // Parts but the first have 128 exits or more; each has one chunk that need not be full.
+      const uint32_t most_parts = 1 + leaves / static_cast<uint32_t>(kExits / 2 - 1);
+      chunks += padded ? std::max(1u, (1u << depth) / 16) : (leaves + most_parts) / 16 + most_parts;
+    }
+    const uint64_t leaf_bytes = chunks * kChunkBytes * model_.leaf_size + kTableSlack;
+    if (leaf_bytes + nodes * (sizeof(uint32_t) + sizeof(int8_t)) > kMaxPlanSize) throw PlanLimitExceeded();
+    plan_.leaves.reserve(leaf_bytes);
+    plan_.node_columns.reserve(nodes);
+    plan_.node_limits.reserve(nodes);
+    plan_.trees.reserve(model_.trees.size());
+  }
+
   void make_tree(size_t t) {
     const uint32_t first_part = static_cast<uint32_t>(plan_.parts.size());
-    const uint32_t root = model_.trees[t].root;
-    size_ = (t + 1 < model_.trees.size() ? model_.trees[t + 1].root : uint32_t(model_.nodes.size())) - root;
-    nodes_ = model_.nodes.data() + root;
-    root_ = root;
+    take_tree(t);
     weight_ = model_.trees[t].weight;
-    const uint32_t depth = depth_of_tree();
-    const uint32_t internal = size_ / 2;
-    if (depth >= 1 && depth <= kCompleteDepth && (1u << depth) - 1 <= kPaddingWorth * internal) {
-      add_complete(depth);
+    if (depths_[t] != 0) {
+      add_complete(depths_[t]);
     } else {
       add_general();
     }
@@ -346,9 +379,13 @@ class Planner {
   const Model& model_;
   Plan& plan_;
   SecretVector<Threshold> thresholds_;
-  SecretVector<uint32_t> window_begin_;  // in thresholds_
+  struct NumericFeature {
+    uint32_t first_threshold, first_window, end_threshold;
+  };
+  SecretVector<NumericFeature> features_;
   SecretVector<uint32_t> categorical_;   // nodes
   SecretVector<uint32_t> split_column_;  // by category set
+  SecretVector<uint8_t> depths_;         // of the trees that are padded, else 0
 
   // Of the tree in hand; nodes are counted from its root.
   const Node* nodes_ = nullptr;
@@ -371,11 +408,10 @@ size_t Plan::size() const {
 Plan make_plan(const Model& model) {
   Plan plan{};
   Planner(model, &plan).run();
-  plan.node_columns.shrink_to_fit();
-  plan.node_limits.shrink_to_fit();
+  plan.keys.shrink_to_fit();
   plan.children.shrink_to_fit();
-  plan.leaves.shrink_to_fit();
   plan.for_row = make_row_plan(plan);
+  if (plan.size() > kMaxPlanSize) throw PlanLimitExceeded();
   return plan;
 }
 

@@ -112,7 +112,10 @@ struct Plan {
   size_t size() const;  // bytes
 };
 
-// May throw std::bad_alloc.
+// What of a plan is over kMaxPlanSize or kMaxColumnBytes.
+class PlanLimitExceeded {};
+
+// May throw std::bad_alloc and PlanLimitExceeded.
 Plan make_plan(const Model& model);
 
 }  // namespace confidential_ml

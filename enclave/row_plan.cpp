@@ -1,7 +1,9 @@
 #include "enclave/row_plan.h"
 
 #include <algorithm>
+#include <utility>
 
+#include "common/limits.h"
 #include "enclave/plan.h"
 
 namespace confidential_ml {
@@ -24,6 +26,7 @@ class RowPlanner {
     for (uint32_t first = 0; first < plan_.parts.size(); first += kLanes) {
       const auto count = static_cast<uint32_t>(std::min(kLanes, plan_.parts.size() - first));
       add_block(first, count);
+      if (row_plan_.size() > kMaxPlanSize) throw PlanLimitExceeded();
     }
   }
 
@@ -95,6 +98,22 @@ class RowPlanner {
     const Children& children = plan_.children[part.first_children + place.index];
     const uint32_t slot = (left ? children.left : children.right) / kLanes;
     return slot >= kExits ? slot - static_cast<uint32_t>(kExits) : kNoNode;
+  }
+
+  // A vector doubles when it is full; a large one shall not.
+  template <typename T>
+  static void reserve_gently(size_t more, SecretVector<T>* values) {
+    const size_t size = values->size();
+    if (size + more > values->capacity()) values->reserve(size + std::max(more, size / 4));
+  }
+
+  void reserve_vectors(size_t count) {
+    reserve_gently(count * kLanes, &row_plan_.node_limits);
+    if (row_plan_.is_wide()) {
+      reserve_gently(count * kLanes, &row_plan_.wide_node_columns);
+    } else {
+      reserve_gently(count * kLanes, &row_plan_.node_columns);
+    }
   }
 
   // The levels of parts [first, first + count), the uppermost first. Every 16 nodes' left children stand
@@ -181,6 +200,7 @@ class RowPlanner {
   }
 
   void add_complete_levels(uint32_t first, uint32_t count, uint32_t depth) {
+    reserve_vectors(size_t{1} << depth);
     for (uint32_t level = depth; level-- > 0;) {
       for (uint32_t node = (1u << level) - 1; node < (2u << level) - 1; ++node) {
         for (uint32_t part = first; part < first + count; ++part) add_node({part, node});
@@ -191,6 +211,8 @@ class RowPlanner {
 
   void add_general_level(size_t number) {
     const SecretVector<Place>& level = levels_[number];
+    reserve_vectors(vectors_of(level.size()));
+    reserve_gently(vectors_of(level.size()), &row_plan_.children);
     row_plan_.levels.push_back(vectors_of(level.size()));
     row_plan_.widest_level = std::max(row_plan_.widest_level, vectors_of(level.size()));
     uint32_t next = 0;  // in the level below

@@ -65,7 +65,7 @@ struct RowPlan {
   size_t size() const;  // bytes
 };
 
-// May throw std::bad_alloc.
+// May throw std::bad_alloc and PlanLimitExceeded.
 RowPlan make_row_plan(const Plan& plan);
 
 }  // namespace confidential_ml

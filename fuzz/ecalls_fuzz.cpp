@@ -157,7 +157,7 @@ void Session::seal() {
   uint64_t used = 0;
   std::memcpy(&used, used_bytes, sizeof used);
   if (status != Status::kOk) {
-    CML_REQUIRE(is_between(status, Status::kModelNotFlat, Status::kModelBaseScoreWrong) ||
+    CML_REQUIRE(is_between(status, Status::kModelNotFlat, Status::kModelPlanTooLarge) ||
                 is_between(status, Status::kModelIdInvalid, Status::kSealingPolicyUnknown) ||
                 status == Status::kBufferTooSmall || status == Status::kInvalidArgument);
     return;

@@ -46,7 +46,11 @@ struct PredictRequest {
   const float* base_margin;  // row_count x group_count, or nullptr
   float* predictions;        // row_count x columns
   size_t thread_count;       // at most; 0: as many as there are processors
+  // Asked now and then between blocks, on the calling thread; if it says so, Interrupted is thrown.
+  bool (*interrupted)();
 };
+
+class Interrupted {};
 
 class Enclave {
  public:

@@ -138,8 +138,9 @@ py::array_t<float> predict(Enclave& enclave, uint64_t handle, const py::object& 
                                rows.data(),
                                base_margin ? base_margin->data() : nullptr,
                                predictions.mutable_data(),
-                               thread_count};
-  call(enclave, [&] { return enclave.predict(request), true; });
+                               thread_count,
+                               nullptr};
+  predict_rows(enclave, request);
   return predictions;
 }
 

@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <chrono>
 #include <exception>
 #include <thread>
 #include <vector>
@@ -16,6 +17,8 @@ namespace {
 
 constexpr size_t kBlockBytes = size_t{256} << 10;  // of rows: copied into the enclave, they are in the cache
 constexpr size_t kBlockStep = 256;                 // rows that the engine takes at a time
+// How long a prediction goes on without asking whether it shall stop.
+constexpr std::chrono::milliseconds kInterruptible{50};
 // The work that is worth a thread, which costs some 20 microseconds to start, in nodes x rows. A node takes
 // about 20 picoseconds per row.
 constexpr size_t kThreadWork = size_t{5} << 20;
@@ -89,8 +92,10 @@ void Enclave::predict(const PredictRequest& request) {
   std::vector<std::thread> others;
   others.reserve(threads - 1);
   try {
+    PredictRequest quiet = request;
+    quiet.interrupted = nullptr;
     while (others.size() < threads - 1) {
-      others.emplace_back([&] { predict_blocks(prediction, request, &blocks); });
+      others.emplace_back([this, &prediction, quiet, &blocks] { predict_blocks(prediction, quiet, &blocks); });
     }
   } catch (const std::exception&) {
     // No more threads to be had (system_error, bad_alloc): those there are do the work.
@@ -101,9 +106,16 @@ void Enclave::predict(const PredictRequest& request) {
 }
 
 void Enclave::predict_blocks(const Prediction& prediction, const PredictRequest& request, Blocks* blocks) {
+  using Clock = std::chrono::steady_clock;
   size_t first_row = 0, row_count = 0;
+  auto asked = Clock::now();
   try {
-    while (blocks->next(&first_row, &row_count)) predict_block(prediction, request, first_row, row_count);
+    while (blocks->next(&first_row, &row_count)) {
+      predict_block(prediction, request, first_row, row_count);
+      if (request.interrupted == nullptr || Clock::now() - asked < kInterruptible) continue;
+      if (request.interrupted()) throw Interrupted();
+      asked = Clock::now();
+    }
   } catch (...) {
     blocks->fail(std::current_exception());
   }

@@ -46,4 +46,22 @@ auto call(Enclave& enclave, Body body) {
   return without_gil(std::move(body));
 }
 
+// Whether a Python signal handler has raised (Ctrl-C). For a thread that has given the GIL back.
+inline bool signal_has_raised() {
+  const PyGILState_STATE state = PyGILState_Ensure();
+  const bool raised = PyErr_CheckSignals() != 0;
+  PyGILState_Release(state);
+  return raised;
+}
+
+// As call(); Ctrl-C ends it between two blocks.
+inline void predict_rows(Enclave& enclave, PredictRequest request) {
+  request.interrupted = &signal_has_raised;
+  try {
+    call(enclave, [&] { return enclave.predict(request), true; });
+  } catch (const Interrupted&) {
+    throw pybind11::error_already_set();
+  }
+}
+
 }  // namespace confidential_ml::host

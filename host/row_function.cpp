@@ -44,13 +44,14 @@ py::array_t<float> predict(const BoundModel& model, const py::array& rows) {
                                static_cast<const float*>(rows.data()),
                                nullptr,
                                values.mutable_data(),
-                               0};
-  call(*model.enclave, [&] { return model.enclave->predict(request), true; });
+                               0,
+                               nullptr};
+  predict_rows(*model.enclave, request);
   return values;
 }
 
 // Not through pybind11's dispatcher, which costs as much as all the rest. Nothing may be thrown out of here.
-PyObject* predict_rows(PyObject* self, PyObject* argument) noexcept {
+PyObject* call_with_rows(PyObject* self, PyObject* argument) noexcept {
   const auto* model = static_cast<const BoundModel*>(PyCapsule_GetPointer(self, kCapsuleName));
   if (model == nullptr) return nullptr;
   try {
@@ -68,7 +69,7 @@ PyObject* predict_rows(PyObject* self, PyObject* argument) noexcept {
   return nullptr;
 }
 
-PyMethodDef definition{"predict_rows", &predict_rows, METH_O,
+PyMethodDef definition{"predict_rows", &call_with_rows, METH_O,
                        "predict_rows(rows) -> values, or NotImplemented for rows that need converting"};
 
 }  // namespace

@@ -57,8 +57,7 @@ StatusMeaning meaning_of(Status status) {
     case Status::kModelLimitExceeded:
       return {"ModelFormatError",
               "the model is over a limit of docs/formats.md (size, trees, nodes, features, groups, rounds); "
-              "train a "
-              "smaller one"};
+              "train a smaller one"};
     case Status::kModelBoosterUnknown:
       return {"ModelFormatError", "the flat model names a booster this enclave does not know"};
     case Status::kModelObjectiveUnknown:
@@ -81,6 +80,10 @@ StatusMeaning meaning_of(Status status) {
       return {
           "ModelFormatError",
           "base_score has no margin under the model's objective (logistic: 0 to 1; log links: not negative)"};
+    case Status::kModelPlanTooLarge:
+      return {"ModelFormatError",
+              "the model would take more memory in the enclave than a limit of docs/formats.md allows; train a "
+              "smaller one"};
     case Status::kNotASealedModel:
       return {"DamagedSealedModelError", "this is not a sealed model; make one with confidential_ml.seal"};
     case Status::kSealedModelDamaged:

@@ -105,6 +105,9 @@ int count(uint64_t seed) {
     Floats rows(45 * engine.model().feature_count);
     for (float& x : rows) x = random.feature(seed % 2 == 0);
     Floats margins = margins_of(engine, rows, {});
+    // A single row goes another way.
+    rows.resize(engine.model().feature_count);
+    margins_of(engine, rows, {});
     for (uint32_t code = 1; code <= 20; ++code) {
       Floats values = margins, scratch = margins;
       transform(static_cast<Objective>(code), groups, 45, scratch.data(), values.data());

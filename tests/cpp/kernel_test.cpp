@@ -1,0 +1,282 @@
+// Each step of the kernel on its own, against the obvious way to compute it. Includes the kernel whose steps it tests:
+// they have no header.
+#include KERNEL_SOURCE
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <vector>
+
+namespace confidential_ml {
+namespace {
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+struct alignas(32) Lanes {
+  uint8_t bytes[kLanes];
+};
+
+Lanes lanes_of(Bytes bytes) {
+  Lanes lanes;
+  store(lanes.bytes, bytes);
+  return lanes;
+}
+
+Lanes random_lanes(std::mt19937* random) {
+  Lanes lanes;
+  for (uint8_t& byte : lanes.bytes) byte = static_cast<uint8_t>((*random)());
+  return lanes;
+}
+
+// ---- binning ----
+
+// A feature with `count` thresholds 0, 1, 2 ..., as plan.cpp lays out its keys.
+Plan plan_of_window(uint32_t count) {
+  Plan plan{};
+  plan.feature_count = 1;
+  uint32_t levels = 1;
+  while (count >= 1u << levels) ++levels;
+  plan.windows.push_back({0, levels, 0, {0, kLanes}});
+  for (uint32_t level = 0; level < levels; ++level) {
+    const uint32_t step = 1u << (levels - level);
+    for (uint32_t j = 0; j < std::max(8u, 1u << level); ++j) {
+      const uint32_t rank = j * step + step / 2 - 1;
+      const bool exists = j < 1u << level && rank < count;
+      plan.keys.push_back(exists ? order_key(static_cast<float>(rank)) : INT32_MAX);
+    }
+  }
+  plan.column_bytes = 2 * kLanes;
+  plan.for_row.column_count = 2;
+  return plan;
+}
+
+std::vector<float> edge_values(uint32_t count) {
+  std::vector<float> values = {kNan, -kNan, kInfinity, -kInfinity, 0.0f, -0.0f, -1e-45f, 1e-45f};
+  for (uint32_t i = 0; i <= count; ++i) {
+    const auto x = static_cast<float>(i);
+    values.insert(values.end(), {x, std::nextafter(x, -1.0f), std::nextafter(x, 1e9f)});
+  }
+  while (values.size() % kLanes != 0) values.push_back(0.5f);
+  return values;
+}
+
+uint8_t expected_code(float x, uint32_t count, bool missing_left) {
+  if (std::isnan(x)) return missing_left ? 0x80 : 0x7f;  // the smallest, the largest signed byte
+  uint32_t rank = 0;
+  for (uint32_t i = 0; i < count; ++i) rank += static_cast<float>(i) <= x;
+  return static_cast<uint8_t>(rank ^ 0x80);
+}
+
+TEST(Binning, CountsTheThresholdsNotAboveAValue) {
+  for (const uint32_t count : {1u, 2u, 3u, 4u, 7u, 8u, 15u, 16u, 31u, 60u, 64u, 127u, 128u, 254u, 255u}) {
+    const Plan plan = plan_of_window(count);
+    const std::vector<float> values = edge_values(count);
+    for (size_t first = 0; first < values.size(); first += kLanes) {
+      Lanes columns[2];
+      encode_rows(plan, values.data() + first, kLanes, columns[0].bytes);
+      for (size_t i = 0; i < kLanes; ++i) {
+        const float x = values[first + i];
+        Lanes codes{};
+        encode_row(plan, &x, codes.bytes);
+        for (const bool left : {false, true}) {
+          const uint8_t expected = expected_code(x, count, left);
+          EXPECT_EQ(expected, columns[left].bytes[lane_of(i)]) << x << " of " << count;
+          EXPECT_EQ(expected, codes.bytes[left]) << x << " of " << count;
+        }
+      }
+    }
+  }
+}
+
+TEST(Binning, RowsThatAreNotThereAreNotRead) {
+  const Plan plan = plan_of_window(3);
+  const std::vector<float> one = {2.5f};
+  Lanes columns[2];
+  encode_rows(plan, one.data(), 1, columns[0].bytes);
+  EXPECT_EQ(expected_code(2.5f, 3, false), columns[0].bytes[lane_of(0)]);
+}
+
+// ---- categories ----
+
+TEST(Category, IsAByteAndABit) {
+  for (const float x : {0.0f, 0.9f, 1.0f, 7.0f, 8.0f, 119.0f, 120.0f, 255.0f, 256.0f, 70000.5f, 16777215.0f}) {
+    const auto category = static_cast<uint32_t>(x);
+    EXPECT_EQ(category >> 3, category_of(x).byte) << x;
+    EXPECT_EQ(1u << (category & 7), category_of(x).bit) << x;
+    const Category known = short_category_of(x);
+    EXPECT_EQ(category < 120 ? 1u << (category & 7) : 0u, known.bit) << x;
+    if (category < 120) {
+      EXPECT_EQ(category >> 3, known.byte) << x;
+    }
+  }
+}
+
+TEST(Category, WhatIsNoneHasNoBit) {
+  for (const float x : {-1.0f, -1e-45f, 16777216.0f, 1e30f, kInfinity, -kInfinity, kNan}) {
+    EXPECT_EQ(0u, category_of(x).bit) << x;
+  }
+  EXPECT_EQ(kMissingByte, short_category_of(kNan).byte);
+  EXPECT_NE(0u, short_category_of(kNan).bit);
+}
+
+// ---- node masks ----
+
+TEST(NodeMask, IsSetWhereTheColumnIsBelowTheLimit) {
+  std::mt19937 random(1);
+  for (int round = 0; round < 50; ++round) {
+    const Lanes column = random_lanes(&random);
+    const auto limit = static_cast<int8_t>(random());
+    const uint32_t node_column = 0;
+    const Lanes mask = lanes_of(goes_left(&node_column, &limit, 0, column.bytes));
+    for (size_t i = 0; i < kLanes; ++i) {
+      EXPECT_EQ(static_cast<int8_t>(column.bytes[i]) < limit ? 0xff : 0, mask.bytes[i]);
+    }
+  }
+}
+
+// The same for 32 nodes and one row, for every way to fetch the codes.
+template <int kChunks, int kUpperBit>
+void expect_decisions(std::mt19937* random) {
+  constexpr size_t kNodes = 3 * kLanes;
+  alignas(32) uint8_t codes[256], left[kNodes], wide_left[kNodes];
+  std::vector<uint8_t> columns(kNodes);
+  std::vector<uint32_t> wide(kNodes);
+  std::vector<int8_t> limits(kNodes);
+  for (uint8_t& code : codes) code = static_cast<uint8_t>((*random)());
+  for (size_t i = 0; i < kNodes; ++i) {
+    wide[i] = (*random)() % (16 * kChunks);
+    columns[i] = static_cast<uint8_t>(wide[i]);
+    limits[i] = static_cast<int8_t>((*random)());
+  }
+  decide<kChunks, kUpperBit>(columns.data(), limits.data(), 3, codes, left);
+  decide_wide(wide.data(), limits.data(), 3, codes, wide_left);
+  for (size_t i = 0; i < kNodes; ++i) {
+    const uint8_t expected = static_cast<int8_t>(codes[wide[i]]) < limits[i] ? 0xff : 0;
+    EXPECT_EQ(expected, left[i]) << kChunks << " chunks, node " << i;
+    EXPECT_EQ(expected, wide_left[i]) << "wide, node " << i;
+  }
+}
+
+TEST(NodeMask, OfOneRowForManyNodes) {
+  std::mt19937 random(2);
+  for (int round = 0; round < 20; ++round) {
+    expect_decisions<1, 3>(&random);
+    expect_decisions<2, 4>(&random);
+    expect_decisions<4, 5>(&random);
+    expect_decisions<8, 6>(&random);
+    expect_decisions<16, 7>(&random);
+  }
+}
+
+// ---- exits ----
+
+// Counts the exits to the right of the one that a walk ends in.
+uint32_t walked_exit(uint32_t depth, const std::vector<bool>& node_goes_left) {
+  size_t node = 0;
+  uint32_t exit = 0;
+  for (uint32_t level = 0; level < depth; ++level) {
+    const bool left = node_goes_left[node];
+    exit = 2 * exit + (left ? 1 : 0);
+    node = 2 * node + (left ? 1 : 2);
+  }
+  return exit;
+}
+
+// Four planes of a part: complete_exit() for 32 rows, complete_exits() for 32 parts.
+template <int kDepth>
+void expect_exits(std::mt19937* random) {
+  constexpr size_t kNodes = (1u << kDepth) - 1;
+  std::vector<Lanes> columns(kNodes), levels(kNodes), results(size_t{1} << kDepth);
+  std::vector<uint32_t> node_columns(kNodes);
+  const std::vector<int8_t> limits(kNodes, 0);  // so that a negative byte goes left
+  for (size_t n = 0; n < kNodes; ++n) {
+    columns[n] = random_lanes(random);
+    node_columns[n] = static_cast<uint32_t>(n * kLanes);
+  }
+  const Nodes nodes{node_columns.data(), limits.data(), columns[0].bytes};
+  const Lanes of_rows = lanes_of(complete_exit<kDepth>(nodes, std::make_integer_sequence<int, kDepth>{}));
+  size_t next = 0;
+  for (uint32_t level = kDepth; level-- > 0;) {
+    for (size_t n = (size_t{1} << level) - 1; n < (size_t{2} << level) - 1; ++n, ++next) {
+      for (size_t i = 0; i < kLanes; ++i) levels[next].bytes[i] = columns[n].bytes[i] >= 0x80 ? 0xff : 0;
+    }
+  }
+  const Lanes of_parts = lanes_of(complete_exits(kDepth, levels[0].bytes, results[0].bytes));
+  for (size_t i = 0; i < kLanes; ++i) {
+    std::vector<bool> left(kNodes);
+    for (size_t n = 0; n < kNodes; ++n) left[n] = columns[n].bytes[i] >= 0x80;
+    EXPECT_EQ(walked_exit(kDepth, left), of_rows.bytes[i]) << "depth " << kDepth;
+    EXPECT_EQ(walked_exit(kDepth, left), of_parts.bytes[i]) << "depth " << kDepth;
+  }
+}
+
+TEST(Exit, IsTheOneAWalkEndsIn) {
+  std::mt19937 random(3);
+  for (int round = 0; round < 10; ++round) {
+    expect_exits<1>(&random);
+    expect_exits<2>(&random);
+    expect_exits<5>(&random);
+    expect_exits<8>(&random);
+  }
+}
+
+// ---- leaf selection ----
+
+std::vector<uint8_t> leaf_table(const std::vector<float>& leaves, uint32_t chunk_count) {
+  std::vector<uint8_t> table(chunk_count * kChunkBytes + kTableSlack);
+  for (size_t i = 0; i < leaves.size(); ++i) {
+    const uint32_t bits = bits_of(leaves[i]);
+    for (size_t p = 0; p < 4; ++p) {
+      table[i / 16 * kChunkBytes + 16 * p + i % 16] = static_cast<uint8_t>(bits >> (8 * p));
+    }
+  }
+  return table;
+}
+
+TEST(Leaf, IsTheEntryOfTheExit) {
+  std::mt19937 random(4);
+  for (uint32_t chunk_count = 1; chunk_count <= 16; ++chunk_count) {
+    std::vector<float> leaves(chunk_count * 16);
+    for (float& leaf : leaves) leaf = float_of(static_cast<uint32_t>(random() & 0x7f7fffff));
+    const std::vector<uint8_t> table = leaf_table(leaves, chunk_count);
+    Lanes exits;
+    for (uint8_t& exit : exits.bytes) exit = static_cast<uint8_t>(random() % leaves.size());
+    Bytes planes[4];
+    select_leaves(table.data(), chunk_count, load(exits.bytes), planes);
+    for (size_t p = 0; p < 4; ++p) {
+      const Lanes plane = lanes_of(planes[p]);
+      for (size_t i = 0; i < kLanes; ++i) {
+        EXPECT_EQ(bits_of(leaves[exits.bytes[i]]) >> (8 * p) & 0xff, plane.bytes[i]);
+      }
+    }
+    for (size_t exit = 0; exit < leaves.size(); ++exit) {
+      EXPECT_EQ(leaves[exit], leaf_at(table.data(), chunk_count, static_cast<uint32_t>(exit)));
+    }
+  }
+}
+
+// ---- accumulation ----
+
+TEST(Accumulation, AddsTheFourPlanesAsFloatsInTheOrderOfRows) {
+  std::mt19937 random(5);
+  alignas(32) float sums[kLanes];
+  float expected[kLanes];
+  Lanes planes[4];
+  for (size_t i = 0; i < kLanes; ++i) {
+    sums[i] = static_cast<float>(i) * 0.75f;
+    const float leaf = static_cast<float>(random() % 1000) / 7.0f - 60.0f;
+    for (size_t p = 0; p < 4; ++p) planes[p].bytes[lane_of(i)] = static_cast<uint8_t>(bits_of(leaf) >> (8 * p));
+    expected[i] = sums[i] + leaf;
+  }
+  Bytes loaded[4];
+  for (size_t p = 0; p < 4; ++p) loaded[p] = load(planes[p].bytes);
+  add_planes(loaded, sums);
+  EXPECT_EQ(0, std::memcmp(expected, sums, sizeof sums));
+}
+
+}  // namespace
+}  // namespace confidential_ml
