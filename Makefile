@@ -50,9 +50,12 @@ endif
 	@echo "All tests and checks passed."
 
 packages:
+	@scripts/find_sdk.sh $(PLATFORM)
 	@scripts/system_packages.sh
 
 test-packages:
+	@scripts/find_sdk.sh $(PLATFORM)
+	@scripts/find_sdk.sh $(PLATFORM)
 	@scripts/system_packages.sh test
 
 $(VENV)/.installed: $(sources)

@@ -82,13 +82,15 @@ def _dots(
     """A panel for each number of threads, a line for each model, a dot for each library."""
     pyplot = importlib.import_module("matplotlib.pyplot")
     ticker = importlib.import_module("matplotlib.ticker")
-    panels = sorted(run.times)
+    # One row is one thread's work for nearly every library: more panels would show the same.
+    panels = sorted(run.times)[: 1 if count == 1 else None]
     models = sorted({name for times in run.times.values() for name, model in times.items() if count in model.cells})
     libraries = [name for name in CONTENDERS if name not in run.absent]
-    height = 1.5 + 0.75 * len(models)
-    figure, axes = pyplot.subplots(
-        1, len(panels), figsize=(5.2 * len(panels), height), sharex=True, sharey=True, squeeze=False
-    )
+    # In inches, so that the same room is left for words however many models there are.
+    top, bottom, left, right, width = 0.95, 1.0, 0.75, 0.2, max(8.0, 5.0 * len(panels))
+    height = top + bottom + 0.75 * len(models)
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(width, height), sharex=True, sharey=True, squeeze=False)
+    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, wspace=0.06)
     for axis, threads in zip(axes[0], panels, strict=True):
         for line, model in enumerate(models):
             if line % 2:
@@ -123,23 +125,23 @@ def _dots(
         for side in ("top", "right", "left"):
             axis.spines[side].set_visible(False)
         axis.set_title("1 thread" if threads == 1 else f"{threads} threads", fontsize=10)
-        axis.set_xlabel("log scale", fontsize=8, color="#555555")
+        axis.set_xlabel("logarithmic scale", fontsize=8, color="#555555")
     handles: dict[str, Any] = {}
     for handle, name in zip(*axes[0][0].get_legend_handles_labels(), strict=True):
         handles.setdefault(name, handle)
     names = [name for name in libraries if name in handles]
-    figure.suptitle(f"{title}\n", fontsize=12, fontweight="bold", y=1 - 0.1 / height)
-    figure.text(0.5, 1 - 0.42 / height, label, ha="center", va="top", fontsize=10)
+    figure.text(0.5, 1 - 0.12 / height, title, ha="center", va="top", fontsize=12, fontweight="bold")
+    figure.text(0.5, 1 - 0.4 / height, label, ha="center", va="top", fontsize=10)
     figure.legend(
         [handles[name] for name in names],
         names,
         loc="lower center",
-        ncols=len(names) if len(panels) > 1 else 3,
+        ncols=len(names),
         frameon=False,
-        bbox_to_anchor=(0.5, 0),
+        handletextpad=0.2,
+        columnspacing=1.2,
+        bbox_to_anchor=(0.5, 0.05 / height),
     )
-    bottom = 0.35 if len(panels) > 1 else 0.6
-    figure.tight_layout(rect=(0, bottom / height, 1, 1 - 0.55 / height))
     return figure
 
 

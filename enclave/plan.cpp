@@ -13,6 +13,8 @@ namespace {
 
 // A complete part costs about four instructions per node, any other about eight.
 constexpr uint32_t kPaddingWorth = 2;
+// Up to here the loop of the other form costs more than the padding.
+constexpr uint32_t kSmallDepth = 3;
 
 // A threshold of a feature, ordered by both.
 using Threshold = uint64_t;
@@ -214,8 +216,8 @@ class Planner {
     for (size_t t = 0; t < model_.trees.size(); ++t) {
       take_tree(t);
       const uint32_t depth = depth_of_tree(), internal = size_ / 2, leaves = size_ - internal;
-      const bool padded =
-          depth >= 1 && depth <= kCompleteDepth && (1u << depth) - 1 <= kPaddingWorth * internal;
+      const uint32_t most_padded = std::max(kPaddingWorth * internal, (1u << kSmallDepth) - 1);
+      const bool padded = depth >= 1 && depth <= kCompleteDepth && (1u << depth) - 1 <= most_padded;
       depths_[t] = static_cast<uint8_t>(padded ? depth : 0);
       nodes += padded ? (1u << depth) - 1 : internal;
       // Parts but the first have 128 exits or more; each has one chunk that need not be full.

@@ -15,13 +15,13 @@
 namespace confidential_ml::host {
 namespace {
 
-constexpr size_t kBlockBytes = size_t{256} << 10;  // of rows: copied into the enclave, they are in the cache
+constexpr size_t kBlockBytes = size_t{128} << 10;  // of rows: copied into the enclave, they are in the cache
 constexpr size_t kBlockStep = 256;                 // rows that the engine takes at a time
 // How long a prediction goes on without asking whether it shall stop.
 constexpr std::chrono::milliseconds kInterruptible{50};
 // The work that is worth a thread, which costs some 20 microseconds to start, in nodes x rows. A node takes
 // about 20 picoseconds per row.
-constexpr size_t kThreadWork = size_t{5} << 20;
+constexpr size_t kThreadWork = size_t{20} << 20;
 
 size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
 

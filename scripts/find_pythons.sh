@@ -10,7 +10,7 @@ version() { # "3.12" of an interpreter that runs, else nothing
 root="${PYENV_ROOT:-$HOME/.pyenv}"
 default=$(command -v "${PYTHON:-python3}" || true)
 found=""
-for minor in 13 12 11; do
+for minor in 15 14 13 12 11; do
   for candidate in "$default" "$(command -v "python3.$minor" || true)" "$root"/versions/3."$minor".*/bin/python; do
     [ -x "$candidate" ] || continue
     [ "$(version "$candidate")" = "3.$minor" ] || continue
