@@ -1,95 +1,125 @@
-// Rows per second of the engine beside the walking reference, on random models of a given shape: by hand.
+// The price of the boundary: the engine called as a plain function, and through the host in an enclave, in turn.
 //
-//   engine_bench TREES LEAVES FEATURES [ROWS [lossguide]]
+//   engine_bench --model FLAT --rows FLOATS --features N --count 1 --count 1000 [--threads T]
+//
+// Prints quartiles of one call's time as a JSON object per line (benchmarks/engine.py reads them).
+#include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <random>
-#include <utility>
+#include <fstream>
+#include <iterator>
+#include <string>
 #include <vector>
 
 #include "enclave/forest.h"
-#include "enclave/model.h"
-#include "tests/cpp/flat_model_builder.h"
-#include "tests/cpp/plain_forest.h"
+#include "enclave/objective.h"
+#include "host/enclave.h"
 
 namespace {
 
 using namespace confidential_ml;
+using Bytes = std::vector<uint8_t>;
+using Floats = std::vector<float>;
+using Clock = std::chrono::steady_clock;
 
-// Thresholds are drawn from 255 per feature, as XGBoost's `hist` makes them. The oldest leaf is split first,
-// which gives complete trees, or any, which gives those of lossguide.
-test::BuiltTree grown(unsigned leaf_count, bool lossguide, unsigned features, std::mt19937* random) {
-  test::BuiltTree tree;
-  std::vector<size_t> open{0};
-  size_t next = 0;
-  while (open.size() - next < leaf_count) {
-    if (lossguide) std::swap(open[next], open[next + (*random)() % (open.size() - next)]);
-    const size_t parent = open[next++], left = tree.nodes.size();
-    open.insert(open.end(), {left, left + 1});
-    tree.nodes.resize(left + 2);
-    test::BuiltNode& node = tree.nodes[parent];
-    node.is_leaf = false;
-    node.feature = static_cast<uint32_t>((*random)() % features);
-    node.missing_left = (*random)() % 2;
-    node.value = static_cast<float>((*random)() % 255) / 255.0f;
-    node.left = left;
-    node.right = left + 1;
+constexpr size_t kSamples = 41;
+constexpr double kSampleNanoseconds = 10e6;
+
+struct Options {
+  std::string model, rows;
+  size_t features = 0, threads = 1;
+  std::vector<size_t> counts;
+};
+
+Options parse(int argc, char** argv) {
+  Options options;
+  for (int i = 1; i + 1 < argc; i += 2) {
+    const std::string name = argv[i];
+    if (name == "--model") options.model = argv[i + 1];
+    if (name == "--rows") options.rows = argv[i + 1];
+    if (name == "--features") options.features = std::strtoull(argv[i + 1], nullptr, 10);
+    if (name == "--threads") options.threads = std::strtoull(argv[i + 1], nullptr, 10);
+    if (name == "--count") options.counts.push_back(std::strtoull(argv[i + 1], nullptr, 10));
   }
-  for (; next < open.size(); ++next)
-    tree.nodes[open[next]].value = static_cast<float>((*random)() % 1000) / 997.0f;
-  return tree;
+  return options;
 }
 
-Model parsed(const test::Bytes& flat) {
-  Model model{};
-  if (parse_model(flat.data(), flat.size(), &model) != Status::kOk) std::abort();
-  return model;
+Bytes read_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return Bytes(std::istreambuf_iterator<char>(file), {});
 }
 
-template <typename Engine>
-double rows_per_second(const Engine& engine, RoundRange all, const std::vector<float>& rows, size_t row_count,
-                       std::vector<float>* margins) {
-  using Clock = std::chrono::steady_clock;
-  double best = 0;
-  const auto end = Clock::now() + std::chrono::seconds(1);
-  do {
-    const auto start = Clock::now();
-    engine.predict_margins(all, rows.data(), row_count, nullptr, margins->data());
-    const std::chrono::duration<double> taken = Clock::now() - start;
-    const double rate = static_cast<double>(row_count) / taken.count();
-    if (rate > best) best = rate;
-  } while (Clock::now() < end);
-  return best;
+template <typename Call>
+double nanoseconds_per_call(size_t calls, const Call& call) {
+  const auto start = Clock::now();
+  for (size_t i = 0; i < calls; ++i) call();
+  return std::chrono::duration<double, std::nano>(Clock::now() - start).count() / static_cast<double>(calls);
+}
+
+void print(const char* path, size_t rows, size_t threads, std::vector<double> times) {
+  std::sort(times.begin(), times.end());
+  std::printf(
+      "{\"path\": \"%s\", \"rows\": %zu, \"threads\": %zu, \"p25_ns\": %.1f, \"median_ns\": %.1f, \"p75_ns\": "
+      "%.1f}\n",
+      path, rows, threads, times[kSamples / 4], times[kSamples / 2], times[3 * kSamples / 4]);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 4) return 2;
-  const auto trees = static_cast<unsigned>(std::atoi(argv[1]));
-  const auto leaves = static_cast<unsigned>(std::atoi(argv[2]));
-  const auto features = static_cast<unsigned>(std::atoi(argv[3]));
-  const auto row_count = static_cast<size_t>(argc > 4 ? std::atoi(argv[4]) : 1000);
-  std::mt19937 random(1);
-  test::BuiltModel built;
-  built.feature_count = features;
-  for (unsigned t = 0; t < trees; ++t) built.rounds.push_back({grown(leaves, argc > 5, features, &random)});
-  const test::Bytes flat = test::flat_bytes(built);
-  const auto start = std::chrono::steady_clock::now();
-  const Forest forest(parsed(flat));
-  const std::chrono::duration<double> load = std::chrono::steady_clock::now() - start;
-  const test::PlainForest plain(parsed(flat));
-  std::vector<float> rows(row_count * features), fast(row_count), slow(row_count);
-  for (float& x : rows) x = static_cast<float>(random() % 100000) / 100000.0f;
-  const RoundRange all{0, trees};
-  const double engine = rows_per_second(forest, all, rows, row_count, &fast);
-  const double walk = rows_per_second(plain, all, rows, row_count, &slow);
-  std::printf(
-      "%u x %u leaves, %u features, %zu rows: engine %.0f rows/s, walk %.0f rows/s, ratio %.1f, %s; "
-      "load %.1f ms, flat %zu bytes, plan %zu bytes\n",
-      trees, leaves, features, row_count, engine, walk, engine / walk,
-      std::memcmp(fast.data(), slow.data(), row_count * sizeof(float)) == 0 ? "equal" : "DIFFERENT",
-      load.count() * 1e3, flat.size(), forest.plan_size());
+  const Options options = parse(argc, argv);
+  const Bytes flat = read_file(options.model), row_bytes = read_file(options.rows);
+  Model model{};
+  if (options.features == 0 || parse_model(flat.data(), flat.size(), &model) != Status::kOk) {
+    std::fprintf(stderr, "usage: engine_bench --model FLAT --rows FLOATS --features N --count ROWS [--threads T]\n");
+    return 2;
+  }
+  Floats rows(row_bytes.size() / sizeof(float));
+  std::memcpy(rows.data(), row_bytes.data(), rows.size() * sizeof(float));
+  const Forest forest(std::move(model));
+  const Model& shape = forest.model();
+  const uint32_t columns = value_columns(shape.objective, shape.group_count);
+
+  const uint8_t fuse_key[32] = {1};
+  host::Enclave enclave(CONFIDENTIAL_ML_IMAGE, {fuse_key, sizeof fuse_key});
+  const std::string sealed = enclave.seal_model({flat.data(), flat.size()}, "bench", 1);
+  const uint64_t handle =
+      enclave.load_model({reinterpret_cast<const uint8_t*>(sealed.data()), sealed.size()});
+
+  for (const size_t count : options.counts) {
+    if (count == 0 || count > rows.size() / options.features) return 2;
+    Floats margins(count * shape.group_count), plain(count * columns), enclosed(count * columns);
+    const auto as_function = [&] {
+      forest.predict_margins({0, shape.round_count}, rows.data(), count, nullptr, margins.data());
+      transform(shape.objective, shape.group_count, count, margins.data(), plain.data());
+    };
+    host::PredictRequest request{};
+    request.handle = handle;
+    request.row_count = count;
+    request.feature_count = options.features;
+    request.group_count = shape.group_count;
+    request.columns = columns;
+    request.node_count = shape.node_count;
+    request.rows = rows.data();
+    request.predictions = enclosed.data();
+    request.thread_count = options.threads;
+    const auto in_enclave = [&] { enclave.predict(request); };
+
+    as_function();
+    in_enclave();
+    if (std::memcmp(plain.data(), enclosed.data(), plain.size() * sizeof(float)) != 0) return 1;
+    const double once = nanoseconds_per_call(3, as_function);
+    const auto calls = std::max<size_t>(1, static_cast<size_t>(kSampleNanoseconds / once));
+    std::vector<double> function_times, enclave_times;
+    for (size_t i = 0; i < kSamples; ++i) {
+      function_times.push_back(nanoseconds_per_call(calls, as_function));
+      enclave_times.push_back(nanoseconds_per_call(calls, in_enclave));
+    }
+    if (options.threads == 1) print("function", count, 1, function_times);
+    print("enclave", count, options.threads, enclave_times);
+  }
+  return 0;
 }
