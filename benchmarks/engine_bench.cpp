@@ -1,4 +1,5 @@
-// The price of the boundary: the engine called as a plain function, and through the host in an enclave, in turn.
+// The price of the boundary: the engine called as a plain function, and through the host in an enclave, in
+// turn.
 //
 //   engine_bench --model FLAT --rows FLOATS --features N --count 1 --count 1000 [--threads T]
 //
@@ -62,7 +63,8 @@ double nanoseconds_per_call(size_t calls, const Call& call) {
 void print(const char* path, size_t rows, size_t threads, std::vector<double> times) {
   std::sort(times.begin(), times.end());
   std::printf(
-      "{\"path\": \"%s\", \"rows\": %zu, \"threads\": %zu, \"p25_ns\": %.1f, \"median_ns\": %.1f, \"p75_ns\": "
+      "{\"path\": \"%s\", \"rows\": %zu, \"threads\": %zu, \"p25_ns\": %.1f, \"median_ns\": %.1f, "
+      "\"p75_ns\": "
       "%.1f}\n",
       path, rows, threads, times[kSamples / 4], times[kSamples / 2], times[3 * kSamples / 4]);
 }
@@ -74,7 +76,8 @@ int main(int argc, char** argv) {
   const Bytes flat = read_file(options.model), row_bytes = read_file(options.rows);
   Model model{};
   if (options.features == 0 || parse_model(flat.data(), flat.size(), &model) != Status::kOk) {
-    std::fprintf(stderr, "usage: engine_bench --model FLAT --rows FLOATS --features N --count ROWS [--threads T]\n");
+    std::fprintf(stderr,
+                 "usage: engine_bench --model FLAT --rows FLOATS --features N --count ROWS [--threads T]\n");
     return 2;
   }
   Floats rows(row_bytes.size() / sizeof(float));

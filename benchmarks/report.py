@@ -190,7 +190,8 @@ def _how(run: Run) -> list[str]:
         "- A call takes a float32 array and gives an array, whatever the library needs in between: " + calls + ".",
         "- Before it is timed, each library predicts all batches: another bit than XGBoost's ends the benchmark if it "
         f"is {OURS}'s; a difference over 0.001 (relative over 1) of another library is shown as *wrong*.",
-        f"- Left out, shown as *slow*: calls that would take over 10 seconds, except of {OURS} and {REFERENCE}.",
+        f"- Left out, shown as *slow*: calls that would take over 2 seconds, except of {OURS}, {REFERENCE} and the "
+        "fastest of the others.",
         "",
         *_table(["machine", ""], [[name, value] for name, value in run.machine.items()], "---"),
         *_table(["package", "version"], [[name, value] for name, value in sorted(run.versions.items())], "---"),

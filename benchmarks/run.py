@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks import engine, loading, machine, plots
 from benchmarks.contenders import CONTENDERS, OURS, REFERENCE, CannotRunError
@@ -85,6 +86,20 @@ def measure_times(options: argparse.Namespace, threads: int, directory: Path) ->
     return {name: ModelTimes.from_json(value) for name, value in json.loads(output.read_text()).items()}
 
 
+def measure_sealing(options: argparse.Namespace, directory: Path) -> dict[str, Any] | None:
+    """Run `benchmarks.sealing`, unless all models chosen are too large for its repetitions."""
+    possible = [name for name in options.models if not RECIPES[name].few_runs]
+    if not possible:
+        return None
+    name = SEALED_MODEL if SEALED_MODEL in possible else possible[-1]
+    print(f"  {name}, sealing", flush=True)
+    output = directory / "sealing.json"
+    runs = "3" if options.quick else "15"
+    subprocess.run([sys.executable, "-m", "benchmarks.sealing", name, runs, str(output)], check=True)
+    found: dict[str, Any] = json.loads(output.read_text())
+    return found
+
+
 def measure_engine(run: Run, program: Path | None, models: list[str], threads: list[int]) -> None:
     """Run `engine_bench`, which may not be there."""
     if program is None or not program.exists():
@@ -139,12 +154,7 @@ def main() -> None:
         for model in options.models:
             print(f"  {model}, loading", flush=True)
             run.loading[model] = {library: loading.measure_in_process(library, model) for library in CONTENDERS}
-        sealed = SEALED_MODEL if SEALED_MODEL in options.models else options.models[-1]
-        print(f"  {sealed}, sealing", flush=True)
-        output = directory / "sealing.json"
-        runs = "3" if options.quick else "15"
-        subprocess.run([sys.executable, "-m", "benchmarks.sealing", sealed, runs, str(output)], check=True)
-        run.sealing = json.loads(output.read_text())
+        run.sealing = measure_sealing(options, directory)
     measure_engine(run, options.engine_bench, options.models, options.threads)
     run.seconds = time.perf_counter() - start
     share = others.share()

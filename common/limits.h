@@ -6,7 +6,8 @@
 
 namespace confidential_ml {
 
-// Flat model. Whether it fits the heap with its plan is seen when it is sealed, which takes more than loading.
+// Flat model. Whether it fits the heap with its plan is seen when it is sealed, which takes more than
+// loading.
 inline constexpr uint64_t kMaxFlatModelSize = uint64_t{128} << 20;
 inline constexpr uint32_t kMaxFeatures = 1u << 22;
 inline constexpr uint32_t kMaxGroups = 1u << 16;

@@ -144,8 +144,8 @@ inline Bytes add(Bytes a, Bytes b) { return _mm256_add_epi8(a, b); }
 inline Bytes shuffle(Bytes bytes, Bytes control) { return _mm256_shuffle_epi8(bytes, control); }
 
 inline Bytes lane_numbers() {
-  return _mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24,
-                          25, 26, 27, 28, 29, 30, 31);
+  return _mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22,
+                          23, 24, 25, 26, 27, 28, 29, 30, 31);
 }
 inline uint32_t any(Bytes bytes) {
   const Bytes is_zero = _mm256_cmpeq_epi8(bytes, _mm256_setzero_si256());
@@ -162,7 +162,8 @@ inline float take_leaf(const Bytes* chunk, Bytes exit) {
   const Bytes position = exit & broadcast(15);
   const Bytes planes01 = _mm256_shuffle_epi8(chunk[0], position);
   const Bytes planes23 = _mm256_shuffle_epi8(chunk[1], position);
-  const __m128i low = _mm_unpacklo_epi8(_mm256_castsi256_si128(planes01), _mm256_extracti128_si256(planes01, 1));
+  const __m128i low =
+      _mm_unpacklo_epi8(_mm256_castsi256_si128(planes01), _mm256_extracti128_si256(planes01, 1));
   const __m128i high =
       _mm_unpacklo_epi8(_mm256_castsi256_si128(planes23), _mm256_extracti128_si256(planes23, 1));
   return _mm_cvtss_f32(_mm_castsi128_ps(_mm_unpacklo_epi16(low, high)));

@@ -105,8 +105,8 @@ void decide(const uint8_t* node_columns, const int8_t* limits, size_t vector_cou
   }
 }
 
-// With more than 256 columns. The addresses are the model's. Eight bytes are stored at once, since storing each
-// takes longer than loading it.
+// With more than 256 columns. The addresses are the model's. Eight bytes are stored at once, since storing
+// each takes longer than loading it.
 void decide_wide(const uint32_t* node_columns, const int8_t* limits, size_t vector_count,
                  const uint8_t* codes, uint8_t* left) {
   for (size_t i = 0; i < vector_count * kLanes; i += 8) {
@@ -274,9 +274,9 @@ void add_trees_to_row(const Plan& plan, size_t begin, size_t end, const uint8_t*
   for (size_t b = first_part / kLanes; b * kLanes < end_part; ++b) {
     const RowBlock& block = row_plan.blocks[b];
     decide_block(row_plan, block, codes, own.left);
-    store(own.exits + b * kLanes, block.depth != 0
-                                      ? complete_exits(block.depth, own.left, own.results)
-                                      : general_exits(row_plan, block, own.left, own.results, own.next_results));
+    store(own.exits + b * kLanes,
+          block.depth != 0 ? complete_exits(block.depth, own.left, own.results)
+                           : general_exits(row_plan, block, own.left, own.results, own.next_results));
   }
   for (size_t t = begin; t < end; ++t) {
     const PlannedTree& tree = plan.trees[t];

@@ -75,7 +75,9 @@ void encode_short_category(const CategoryFeature& feature, const float* const* r
 }
 
 // Smallest for left, largest for right.
-CML_INLINE Bytes to_column(Bytes goes_right) { return equal_bytes(goes_right, broadcast(0)) ^ broadcast(0x7f); }
+CML_INLINE Bytes to_column(Bytes goes_right) {
+  return equal_bytes(goes_right, broadcast(0)) ^ broadcast(0x7f);
+}
 
 void encode_split(const Plan& plan, const CategorySplit& split, const uint8_t* planes, uint8_t* columns) {
   const Bytes byte_in_chunk = load(planes), bit = load(planes + kLanes);

@@ -393,10 +393,10 @@ class Planner {
   const Node* nodes_ = nullptr;
   uint32_t root_ = 0, size_ = 0;
   float weight_ = 1.0f;
-  SecretVector<uint32_t> exits_;    // of the part below a node
-  SecretVector<uint32_t> part_of_;  // the part a node belongs to
+  SecretVector<uint32_t> exits_;       // of the part below a node
+  SecretVector<uint32_t> part_of_;     // the part a node belongs to
   SecretVector<uint32_t> first_exit_;  // of the exits below a node, the rightmost
-  SecretVector<uint8_t> cut_;       // whether a node is the root of a part of its own
+  SecretVector<uint8_t> cut_;          // whether a node is the root of a part of its own
 };
 
 }  // namespace
@@ -404,7 +404,8 @@ class Planner {
 size_t Plan::size() const {
   return bytes_of(windows) + bytes_of(keys) + bytes_of(category_features) + bytes_of(category_splits) +
          bytes_of(category_chunks) + bytes_of(trees) + bytes_of(parts) + bytes_of(links) +
-         bytes_of(node_columns) + bytes_of(node_limits) + bytes_of(children) + bytes_of(leaves) + for_row.size();
+         bytes_of(node_columns) + bytes_of(node_limits) + bytes_of(children) + bytes_of(leaves) +
+         for_row.size();
 }
 
 Plan make_plan(const Model& model) {

@@ -44,7 +44,8 @@ class RowPlanner {
     for (const CategoryFeature& feature : plan_.category_features) {
       if (feature.is_short == 0) continue;
       const size_t end = size_t{feature.first_split} + feature.split_count;
-      for (size_t i = feature.first_split; i < end; i += kLanes) add_split_vector(i, std::min(end, i + kLanes));
+      for (size_t i = feature.first_split; i < end; i += kLanes)
+        add_split_vector(i, std::min(end, i + kLanes));
     }
   }
 
@@ -72,7 +73,7 @@ class RowPlanner {
     int8_t limit = 0;
     if (place.index != kNoNode) {
       const size_t node = size_t{plan_.parts[place.part].first_node} + place.index;
-      column = plan_.node_columns[node] / kLanes;
+      column = plan_.node_columns[node] / uint32_t{kLanes};
       limit = plan_.node_limits[node];
     }
     row_plan_.node_limits.push_back(limit);
@@ -96,7 +97,7 @@ class RowPlanner {
       return child < part.node_count ? child : kNoNode;
     }
     const Children& children = plan_.children[part.first_children + place.index];
-    const uint32_t slot = (left ? children.left : children.right) / kLanes;
+    const uint32_t slot = (left ? children.left : children.right) / uint32_t{kLanes};
     return slot >= kExits ? slot - static_cast<uint32_t>(kExits) : kNoNode;
   }
 

@@ -1,5 +1,5 @@
-// The transforms that cost time, over whole arrays: transform_avx2.cpp, 8 at a time, or transform_portable.cpp,
-// CMake chooses. Oblivious, and the bits of objective.cpp's rules.
+// The transforms that cost time, over whole arrays: transform_avx2.cpp, 8 at a time, or
+// transform_portable.cpp, CMake chooses. Oblivious, and the bits of objective.cpp's rules.
 #pragma once
 
 #include <cstddef>

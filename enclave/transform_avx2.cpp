@@ -51,7 +51,8 @@ inline Words look_up(const TableHalf& table, Words index) {
   };
   const Floats bit3 = _mm256_castsi256_ps(_mm256_slli_epi32(index, 28));
   const Floats bit4 = _mm256_castsi256_ps(_mm256_slli_epi32(index, 27));
-  const Floats low = _mm256_blendv_ps(part(0), part(1), bit3), high = _mm256_blendv_ps(part(2), part(3), bit3);
+  const Floats low = _mm256_blendv_ps(part(0), part(1), bit3),
+               high = _mm256_blendv_ps(part(2), part(3), bit3);
   return _mm256_castps_si256(_mm256_blendv_ps(low, high, bit4));
 }
 
@@ -81,7 +82,8 @@ inline Reduced reduce(Doubles x) {
   const Doubles to_integer = _mm256_set1_pd(0x1.8p+52);
   const Doubles shifted = _mm256_fmadd_pd(inv_ln2, x, to_integer);
   const Doubles r = _mm256_fmsub_pd(inv_ln2, x, _mm256_sub_pd(shifted, to_integer));
-  const Doubles cubic = _mm256_fmadd_pd(_mm256_set1_pd(0x1.c6af84b912394p-20), r, _mm256_set1_pd(0x1.ebfce50fac4f3p-13));
+  const Doubles cubic =
+      _mm256_fmadd_pd(_mm256_set1_pd(0x1.c6af84b912394p-20), r, _mm256_set1_pd(0x1.ebfce50fac4f3p-13));
   const Doubles linear = _mm256_fmadd_pd(_mm256_set1_pd(0x1.62e42ff0c52d6p-6), r, _mm256_set1_pd(1.0));
   return {_mm256_fmadd_pd(cubic, _mm256_mul_pd(r, r), linear), _mm256_castpd_si256(shifted)};
 }
@@ -110,9 +112,9 @@ inline Words narrow(const Halves& y) {
   const Doubles to_units = _mm256_set1_pd(0x1.8p-97);
   const Doubles low_mask = _mm256_cmp_pd(y.low, limit, _CMP_LT_OQ);
   const Doubles high_mask = _mm256_cmp_pd(y.high, limit, _CMP_LT_OQ);
-  const Words units =
-      in_order(lower_words(_mm256_add_pd(y.low, to_units), _mm256_add_pd(y.high, to_units)));
-  const Floats normal = to_floats({_mm256_blendv_pd(y.low, one, low_mask), _mm256_blendv_pd(y.high, one, high_mask)});
+  const Words units = in_order(lower_words(_mm256_add_pd(y.low, to_units), _mm256_add_pd(y.high, to_units)));
+  const Floats normal =
+      to_floats({_mm256_blendv_pd(y.low, one, low_mask), _mm256_blendv_pd(y.high, one, high_mask)});
   return select(in_order(lower_words(low_mask, high_mask)), units, bits_of(normal));
 }
 
@@ -142,7 +144,8 @@ inline Floats sigmoid_of(Floats x) {
 template <typename Function>
 inline void each(float* values, size_t count, Function function) {
   size_t i = 0;
-  for (; i + kWidth <= count; i += kWidth) _mm256_storeu_ps(values + i, function(_mm256_loadu_ps(values + i)));
+  for (; i + kWidth <= count; i += kWidth)
+    _mm256_storeu_ps(values + i, function(_mm256_loadu_ps(values + i)));
   if (i == count) return;
   alignas(32) float rest[kWidth] = {};
   for (size_t k = 0; i + k < count; ++k) rest[k] = values[i + k];
@@ -173,7 +176,8 @@ inline Words order_key(Words bits) { return _mm256_sign_epi32(magnitude_of(bits)
 // fmaxf: the other operand if one is NaN.
 inline Floats larger_of(Floats a, Floats b) {
   const Words a_bits = bits_of(a), b_bits = bits_of(b);
-  const Words less = _mm256_andnot_si256(is_nan(b_bits), _mm256_cmpgt_epi32(order_key(b_bits), order_key(a_bits)));
+  const Words less =
+      _mm256_andnot_si256(is_nan(b_bits), _mm256_cmpgt_epi32(order_key(b_bits), order_key(a_bits)));
   return floats_of(select(less | is_nan(a_bits), b_bits, a_bits));
 }
 

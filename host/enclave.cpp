@@ -31,7 +31,6 @@ uint64_t watch_forks() {
   return process_generation.load(std::memory_order_relaxed);
 }
 
-
 // What to look at when an enclave cannot be created; the SDK's own log on standard error says more.
 constexpr const char* kCreationAdvice =
     kTakesFuseKey

@@ -31,7 +31,7 @@ struct Identity {
 struct ModelDescription {
   uint32_t booster, objective, feature_count, group_count, value_columns, round_count, tree_count, node_count;
   uint32_t depth, leaf_size, policy;
-  uint64_t plan_size;     // bytes
+  uint64_t plan_size;  // bytes
   std::string digest;  // 32 bytes
   std::string model_id;
 };

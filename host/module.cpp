@@ -185,8 +185,8 @@ PYBIND11_MODULE(_core, module) {
           "row_function",
           [](const py::object& self, uint64_t handle, size_t feature_count, size_t group_count,
              size_t columns, size_t node_count) {
-            return row_function({self, self.cast<Enclave*>(), handle, feature_count, group_count, columns,
-                                 node_count});
+            return row_function(
+                {self, self.cast<Enclave*>(), handle, feature_count, group_count, columns, node_count});
           },
           py::arg("handle"), py::arg("feature_count"), py::arg("group_count"), py::arg("columns"),
           py::arg("node_count"))

@@ -1,5 +1,5 @@
-// A prediction: its rows cut into blocks of bounded size, so that memory stays flat however many there are, and
-// the blocks shared out among threads.
+// A prediction: its rows cut into blocks of bounded size, so that memory stays flat however many there are,
+// and the blocks shared out among threads.
 #include <sched.h>
 
 #include <algorithm>
@@ -39,7 +39,8 @@ size_t threads_for(const PredictRequest& r) {
   const size_t worth = work_of(r) / kThreadWork;
   if (worth <= 1 || r.thread_count == 1) return 1;
   const size_t asked = r.thread_count == 0 ? processor_count() : r.thread_count;
-  return std::max<size_t>(1, std::min({asked, worth, size_t{kThreadCount}, divide_up(r.row_count, kBlockStep)}));
+  return std::max<size_t>(1,
+                          std::min({asked, worth, size_t{kThreadCount}, divide_up(r.row_count, kBlockStep)}));
 }
 
 size_t rows_per_block(const PredictRequest& r, size_t threads) {
@@ -95,7 +96,8 @@ void Enclave::predict(const PredictRequest& request) {
     PredictRequest quiet = request;
     quiet.interrupted = nullptr;
     while (others.size() < threads - 1) {
-      others.emplace_back([this, &prediction, quiet, &blocks] { predict_blocks(prediction, quiet, &blocks); });
+      others.emplace_back(
+          [this, &prediction, quiet, &blocks] { predict_blocks(prediction, quiet, &blocks); });
     }
   } catch (const std::exception&) {
     // No more threads to be had (system_error, bad_alloc): those there are do the work.

@@ -76,8 +76,8 @@ PyMethodDef definition{"predict_rows", &call_with_rows, METH_O,
 
 py::object row_function(BoundModel model) {
   auto owned = std::make_unique<BoundModel>(std::move(model));
-  const auto capsule = py::reinterpret_steal<py::object>(
-      PyCapsule_New(owned.get(), kCapsuleName, [](PyObject* self) {
+  const auto capsule =
+      py::reinterpret_steal<py::object>(PyCapsule_New(owned.get(), kCapsuleName, [](PyObject* self) {
         delete static_cast<BoundModel*>(PyCapsule_GetPointer(self, kCapsuleName));
       }));
   if (!capsule) throw py::error_already_set();

@@ -1,5 +1,5 @@
-// The short way from Python into the enclave, for rows that need no conversion and a call without options: for a
-// single row the call costs more than the prediction.
+// The short way from Python into the enclave, for rows that need no conversion and a call without options:
+// for a single row the call costs more than the prediction.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -81,9 +81,10 @@ StatusMeaning meaning_of(Status status) {
           "ModelFormatError",
           "base_score has no margin under the model's objective (logistic: 0 to 1; log links: not negative)"};
     case Status::kModelPlanTooLarge:
-      return {"ModelFormatError",
-              "the model would take more memory in the enclave than a limit of docs/formats.md allows; train a "
-              "smaller one"};
+      return {
+          "ModelFormatError",
+          "the model would take more memory in the enclave than a limit of docs/formats.md allows; train a "
+          "smaller one"};
     case Status::kNotASealedModel:
       return {"DamagedSealedModelError", "this is not a sealed model; make one with confidential_ml.seal"};
     case Status::kSealedModelDamaged:

@@ -13,7 +13,7 @@ struct Shape {
   uint32_t groups = 1;
   bool vector_leaves = false;
   uint32_t categorical_percent = 0;
-  uint32_t distinct = 0;  // thresholds per feature; 0: as many as there are splits
+  uint32_t distinct = 0;    // thresholds per feature; 0: as many as there are splits
   uint32_t categories = 0;  // 0: as many as there may be
 };
 

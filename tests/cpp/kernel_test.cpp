@@ -1,5 +1,5 @@
-// Each step of the kernel on its own, against the obvious way to compute it. Includes the kernel whose steps it tests:
-// they have no header.
+// Each step of the kernel on its own, against the obvious way to compute it. Includes the kernel whose steps
+// it tests: they have no header.
 #include KERNEL_SOURCE
 
 #include <gtest/gtest.h>
@@ -103,7 +103,8 @@ TEST(Binning, RowsThatAreNotThereAreNotRead) {
 // ---- categories ----
 
 TEST(Category, IsAByteAndABit) {
-  for (const float x : {0.0f, 0.9f, 1.0f, 7.0f, 8.0f, 119.0f, 120.0f, 255.0f, 256.0f, 70000.5f, 16777215.0f}) {
+  for (const float x :
+       {0.0f, 0.9f, 1.0f, 7.0f, 8.0f, 119.0f, 120.0f, 255.0f, 256.0f, 70000.5f, 16777215.0f}) {
     const auto category = static_cast<uint32_t>(x);
     EXPECT_EQ(category >> 3, category_of(x).byte) << x;
     EXPECT_EQ(1u << (category & 7), category_of(x).bit) << x;
@@ -269,7 +270,8 @@ TEST(Accumulation, AddsTheFourPlanesAsFloatsInTheOrderOfRows) {
   for (size_t i = 0; i < kLanes; ++i) {
     sums[i] = static_cast<float>(i) * 0.75f;
     const float leaf = static_cast<float>(random() % 1000) / 7.0f - 60.0f;
-    for (size_t p = 0; p < 4; ++p) planes[p].bytes[lane_of(i)] = static_cast<uint8_t>(bits_of(leaf) >> (8 * p));
+    for (size_t p = 0; p < 4; ++p)
+      planes[p].bytes[lane_of(i)] = static_cast<uint8_t>(bits_of(leaf) >> (8 * p));
     expected[i] = sums[i] + leaf;
   }
   Bytes loaded[4];
