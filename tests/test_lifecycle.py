@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import html.parser
 import signal
@@ -30,7 +31,7 @@ FIXTURES = Path(__file__).parent / "fixtures" / "xgboost"
 ROWS: Array = np.load(FIXTURES / "X.npy")
 
 # How often things are done that go wrong once in a while, if they go wrong. Each makes an enclave.
-FORKS, EXITS = (20, 12) if _core.platform == "simulation" else (3, 2)
+FORKS, FORKS_WHILE_LOADING, EXITS = (20, 60, 12) if _core.platform == "simulation" else (3, 3, 2)
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +219,37 @@ assert two.enclave is not one.enclave and not one.is_open and two.predict(rows).
     assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_enclaves_that_come_and_go_leave_nothing_behind(run_python: RunPython) -> None:
+    if _core.platform != "simulation":
+        pytest.skip("how the simulation unloads its image")
+    code = """
+import ctypes
+import confidential_ml as cml
+
+class Heap(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks used free keep".split()
+    ]
+
+mallinfo2 = ctypes.CDLL(None).mallinfo2
+mallinfo2.restype = Heap
+
+def bytes_in_use():
+    heap = mallinfo2()
+    return heap.used + heap.hblkhd
+
+for _ in range(5):
+    cml.Enclave().close()
+before = bytes_in_use()
+for _ in range(100):
+    cml.Enclave().close()
+print((bytes_in_use() - before) // 100)
+"""
+    result = run_python(code)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert int(result.stdout) < 1024  # bytes for each
+
+
 # ---- the end of the process -----------------------------------------------------------------------------------------
 
 PRELUDE = """
@@ -395,6 +427,26 @@ assert failures == []
     assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_forks_while_threads_make_and_close_enclaves(path: Path, regression_file: Path, run_python: RunPython) -> None:
+    """The dynamic linker and libcrypto have locks too."""
+    code = f"""
+stop = threading.Event()
+def make_until_stopped():
+    while not stop.is_set():
+        cml.Enclave().close()
+threads = [threading.Thread(target=make_until_stopped) for _ in range(3)]
+for thread in threads:
+    thread.start()
+codes = [fork(os._exit) for _ in range({FORKS_WHILE_LOADING})]
+stop.set()
+for thread in threads:
+    thread.join()
+assert codes == [0] * {FORKS_WHILE_LOADING}, codes
+"""
+    result = run_python(PRELUDE + IN_THE_CHILD + FORK + code, path, regression_file, timeout=300)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_workers_of_multiprocessing(path: Path, regression_file: Path, run_python: RunPython) -> None:
     code = """
 import multiprocessing
@@ -561,6 +613,26 @@ def test_large_batches_of_several_outputs(classifier: cml.ConfidentialModel) -> 
     np.testing.assert_array_equal(classifier.predict(rows), np.resize(once, (180_000, 3)))
 
 
+def test_what_the_caller_set_in_the_floating_point_unit_stays_outside(
+    classifier: cml.ConfidentialModel, enclave: cml.Enclave
+) -> None:
+    """The transform of softprob rounds at every step."""
+    fenv = ctypes.CDLL("libm.so.6")
+    nearest, upward = 0x000, 0x800
+    expected = classifier.predict(ROWS)
+    single = np.concatenate([classifier.predict(row.reshape(1, -1)) for row in ROWS])
+    assert fenv.fesetround(upward) == 0
+    try:
+        actual = classifier.predict(ROWS, n_threads=1)
+        rows_one_by_one = [classifier.predict(row.reshape(1, -1)) for row in ROWS]
+        kept = fenv.fegetround()
+    finally:
+        fenv.fesetround(nearest)
+    assert kept == upward
+    np.testing.assert_array_equal(actual, expected)
+    np.testing.assert_array_equal(np.concatenate(rows_one_by_one), single)
+
+
 # ---- how they look --------------------------------------------------------------------------------------------------
 
 
@@ -677,6 +749,14 @@ except cml.SimulationWarning:
         pytest.skip("not a simulation")
     result = run_python(code, path)
     assert (result.returncode, result.stdout.strip(), result.stderr) == (0, "refused", "")
+
+
+def test_nothing_is_read_from_a_configuration_of_openssl(path: Path, run_python: RunPython, tmp_path: Path) -> None:
+    """Neither by libcrypto in the enclave nor by the loader's; what this one forbids is all that they need."""
+    configuration = tmp_path / "openssl.cnf"
+    configuration.write_text("openssl_conf=a\n[a]\nproviders=b\n[b]\nnull=c\n[c]\nactivate=1\n")
+    result = run_python(PRELUDE, path, env={"OPENSSL_CONF": str(configuration)})
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_images_that_are_none(tmp_path: Path, enclave: cml.Enclave) -> None:
