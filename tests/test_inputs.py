@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import decimal
 import fractions
+import functools
 import traceback
 import warnings
 from collections.abc import Callable
@@ -427,6 +428,16 @@ def test_base_margins_of_wrong_shape_are_refused(
 )
 def test_base_margins_of_wrong_kind_are_refused(bad: Any, rows: Array, classifier: cml.ConfidentialModel) -> None:
     refused(lambda: classifier.predict(rows, base_margin=bad), "base_margin")
+
+
+@pytest.mark.parametrize("option", ["output_margin", "strict_shape"])
+def test_options_are_true_or_false(option: str, rows: Array, regression: cml.ConfidentialModel) -> None:
+    given: Any
+    predict: Any = regression.predict
+    for given in (True, False, np.True_, np.False_, 0, 1):
+        assert_same_bits(predict(rows, **{option: given}), predict(rows, **{option: bool(given)}))
+    for given in (None, "no", 2, -1, 1.0, np.array([True]), np.array([True, False]), [SENTINEL], object()):
+        refused(functools.partial(predict, rows, **{option: given}), option)
 
 
 def test_options_are_keywords_only(rows: Array, regression: cml.ConfidentialModel) -> None:
