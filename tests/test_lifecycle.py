@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import ctypes
 import gc
 import html.parser
+import pickle
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -20,7 +24,7 @@ import pytest
 
 import confidential_ml as cml
 from confidential_ml import _core, card
-from confidential_ml.enclave import default_enclave
+from confidential_ml.enclave import _OpenEnclaves, default_enclave
 
 if TYPE_CHECKING:
     from conftest import RunPython
@@ -132,6 +136,82 @@ def test_an_enclave_closes_once_and_for_all(path: Path, spare: cml.Enclave, encl
     assert not path.with_name("never").exists()
     model.close()
     assert enclave.is_open
+
+
+@pytest.mark.parametrize("where", ["hook", "handler"])
+def test_the_shared_enclave_is_not_waited_for_by_who_makes_it(where: str, path: Path, run_python: RunPython) -> None:
+    code = """
+import signal, sys, threading, time, warnings
+import confidential_ml as cml
+from confidential_ml.enclave import default_enclave
+refusals = []
+def use(*_, **__):
+    try:
+        default_enclave()
+    except cml.EnclaveError as error:
+        refusals.append(str(error))
+if sys.argv[1] == "hook":
+    warnings.showwarning = use
+    warnings.simplefilter("always")
+else:
+    real = cml.Enclave.__init__
+    def interrupted(self):
+        signal.raise_signal(signal.SIGUSR1)
+        real(self)
+    signal.signal(signal.SIGUSR1, use)
+    cml.Enclave.__init__ = interrupted
+enclave = default_enclave()
+assert enclave.is_open and default_enclave() is enclave
+assert len(refusals) == 1 and "being made" in refusals[0], refusals
+"""
+    if _core.platform == "openenclave":
+        pytest.skip("not a simulation")
+    result = run_python(code, where)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_every_enclave_that_was_made_is_closed_at_the_end() -> None:
+    class Made:
+        def __init__(self) -> None:
+            self._core = self
+            self.closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(20):
+            register: Any = _OpenEnclaves()
+            added: list[Made] = []
+
+            def add_until_ended(register: Any = register, added: list[Made] = added) -> None:
+                with contextlib.suppress(cml.EnclaveError):
+                    while True:
+                        one = Made()
+                        register.add(one)
+                        added.append(one)
+
+            threads = [threading.Thread(target=add_until_ended) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.01)
+            register.close()
+            for thread in threads:
+                thread.join()
+            assert all(one.closed for one in added)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize("attempt", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_nothing_is_copied_or_pickled(attempt: Any, model: cml.ConfidentialModel, enclave: cml.Enclave) -> None:
+    for thing in (model, enclave):
+        with pytest.raises(TypeError, match="cannot be copied or pickled"):
+            attempt(thing)
+    assert model.predict(ROWS).shape == (len(ROWS),)
+    model.close()
 
 
 # ---- garbage --------------------------------------------------------------------------------------------------------
