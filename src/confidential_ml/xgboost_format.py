@@ -52,7 +52,7 @@ _LOGISTIC = ("reg:logistic", "binary:logistic")
 _LOG_LINK = ("count:poisson", "reg:tweedie", "survival:cox", "survival:aft")
 _MULTICLASS = ("multi:softprob", "multi:softmax")
 
-_DECIMAL = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
+_DECIMAL = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?", re.ASCII)
 
 _CONVERT_OLD_BINARY = (
     "convert it with any XGBoost from 1.6 to 3.0: booster.load_model(path), then booster.save_model('model.json')"
@@ -275,10 +275,11 @@ def _group_count(parameters: dict[str, Any], objective: str) -> int:
 def _base_score(parameters: dict[str, Any], objective: str, n_groups: int) -> Floats:
     """Read "5E-1" (up to 3.0), "[5E-1,...]" or "(5E-1,...)"; one value stands for all groups."""
     where = "learner_model_param.base_score"
-    text = "".join(string_in(parameters, "base_score", "learner_model_param").split())
-    if text[:1] in ("[", "(") and text[-1:] in ("]", ")"):
-        text = text[1:-1]
-    decimals = text.split(",")
+    text = string_in(parameters, "base_score", "learner_model_param")
+    if text[:1] + text[-1:] in ("[]", "()"):
+        decimals = [decimal.strip(" ") for decimal in text[1:-1].split(",")]
+    else:
+        decimals = text.split(",")
     if len(decimals) not in (1, n_groups):
         raise ModelFormatError(f"{where}: {len(decimals)} values for {n_groups} groups")
     for position, decimal in enumerate(decimals):
