@@ -23,7 +23,7 @@ from flat_reader import DART, GBLINEAR, GBTREE, read
 from hypothesis import given
 from hypothesis import strategies as st
 
-from confidential_ml import flat_model, strict_json
+from confidential_ml import document_limits, flat_model, strict_json
 from confidential_ml.errors import InvalidInputError, ModelFormatError
 from confidential_ml.xgboost_format import to_flat_model
 
@@ -694,6 +694,26 @@ def test_limit_of_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("confidential_ml.xgboost_format.MAX_DOCUMENT_SIZE", 1000)
     with pytest.raises(ModelFormatError, match="limit of 1000 bytes"):
         flat(FIXTURES / "xgb-3.4.1.reg.json")
+
+
+@pytest.mark.parametrize("suffix", ["json", "ubj"])
+def test_limits_of_what_a_document_holds(suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Met with room to spare by every model; a file of empty arrays would take 38 times its size in memory."""
+    for stem in TWINS:
+        raw = as_json(document(f"{stem}.json"))
+        n_trees = raw.count(b'"tree_param"')
+        assert raw.count(b"[") + raw.count(b"{") <= 18 * n_trees + 40, stem
+        assert raw.count(b'"') // 2 <= 27 * n_trees + 150, stem
+    path = FIXTURES / f"xgb-3.4.1.reg.{suffix}"
+    flat(path)
+    for name, limit, message in (
+        ("MAX_CONTAINERS", 100, "objects and arrays than the limit of 100"),
+        ("MAX_STRINGS", 150, "strings than the limit of 150"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(document_limits, name, limit)
+            with pytest.raises(ModelFormatError, match=message):
+                flat(path)
 
 
 def test_limits_are_those_of_the_enclave() -> None:

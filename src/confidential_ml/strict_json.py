@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from confidential_ml.document_limits import check_counts
 from confidential_ml.errors import ModelFormatError
 
 __all__ = ["ArrayLength", "contains_float32_midpoint", "float32_from_decimal", "parse"]
@@ -55,8 +56,11 @@ def parse(data: bytes, *, exact_float32: bool = False, unread: tuple[str, ...] =
     Raises
     ------
     ModelFormatError
-        The document is not JSON or not UTF-8, is nested too deeply, or names a key twice.
+        The document is not JSON or not UTF-8, is nested too deeply, names a key twice, or is over a limit of
+        `document_limits`.
     """
+    # Brackets and quotes inside strings count too; no model has that many.
+    check_counts("JSON", data.count(b"[") + data.count(b"{"), data.count(b'"') // 2)
     if unread:
         mark = secrets.token_hex(16)  # no document can hold a string that begins with it
         try:
