@@ -831,10 +831,15 @@ except cml.SimulationWarning:
     assert (result.returncode, result.stdout.strip(), result.stderr) == (0, "refused", "")
 
 
-def test_nothing_is_read_from_a_configuration_of_openssl(path: Path, run_python: RunPython, tmp_path: Path) -> None:
-    """Neither by libcrypto in the enclave nor by the loader's; what this one forbids is all that they need."""
+@pytest.mark.parametrize(
+    "section", ["providers=b\n[b]\nnull=c\n[c]\nactivate=1\n", "alg_section=b\n[b]\ndefault_properties=fips=yes\n"]
+)
+def test_nothing_is_read_from_a_configuration_of_openssl(
+    section: str, path: Path, run_python: RunPython, tmp_path: Path
+) -> None:
+    """Neither by libcrypto in the enclave nor by the loader's; what these forbid is all that they need."""
     configuration = tmp_path / "openssl.cnf"
-    configuration.write_text("openssl_conf=a\n[a]\nproviders=b\n[b]\nnull=c\n[c]\nactivate=1\n")
+    configuration.write_text("openssl_conf=a\n[a]\n" + section)
     result = run_python(PRELUDE, path, env={"OPENSSL_CONF": str(configuration)})
     assert (result.returncode, result.stderr) == (0, "")
 

@@ -125,7 +125,7 @@ def _check_prelude(sealed: bytes, where: str) -> int:
     if not _PRELUDE.size <= header_size <= min(_MAX_HEADER_SIZE, len(sealed)):
         raise _damaged(where)
     digested = sealed[:_DIGESTED_PRELUDE_SIZE] + sealed[_PRELUDE.size : header_size]
-    if hashlib.sha256(digested).digest() != digest:
+    if hashlib.sha256(digested, usedforsecurity=False).digest() != digest:
         raise _damaged(where)
     if version != _VERSION:
         raise UnsupportedVersionError(
