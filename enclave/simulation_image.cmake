@@ -8,6 +8,7 @@ confidential_ml_simulation_image(enclave_unsigned confidential_ml)
 # What is measured should be all that runs; only the C library stays outside.
 if(NOT CONFIDENTIAL_ML_SANITIZE)
   target_link_options(enclave_unsigned PRIVATE -static-libgcc -static-libstdc++)
+  target_sources(enclave_unsigned PRIVATE "${PROJECT_SOURCE_DIR}/simulation/exception_pool.cpp")
 endif()
 
 function(confidential_ml_image name conf key output)

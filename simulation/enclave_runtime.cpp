@@ -7,6 +7,7 @@
 #include "simulation/enclave_runtime.h"
 
 #include <openenclave/edger8r/enclave.h>
+#include <xmmintrin.h>
 
 #include <atomic>
 #include <cstdlib>
@@ -35,6 +36,31 @@ std::atomic<bool> aborting{false};
 bool valid_size(size_t size) {
   return size >= sizeof(oe_call_function_return_args_t) && size % OE_EDGER8R_BUFFER_ALIGNMENT == 0;
 }
+
+// Open Enclave resets rounding and exception masks at entry. Without that, predictions would depend on what
+// the caller set, or some library of its process compiled with -ffast-math.
+class DefaultFloatingPoint {
+ public:
+  DefaultFloatingPoint() : mxcsr_(_mm_getcsr()) {
+    __asm__ volatile("fnstcw %0" : "=m"(x87_control_));
+    set(kMxcsr, kX87Control);
+  }
+  ~DefaultFloatingPoint() { set(mxcsr_, x87_control_); }
+  DefaultFloatingPoint(const DefaultFloatingPoint&) = delete;
+  DefaultFloatingPoint& operator=(const DefaultFloatingPoint&) = delete;
+
+ private:
+  static constexpr unsigned kMxcsr = 0x1F80;
+  static constexpr uint16_t kX87Control = 0x037F;
+
+  static void set(unsigned mxcsr, uint16_t x87_control) {
+    _mm_setcsr(mxcsr);
+    __asm__ volatile("fldcw %0" : : "m"(x87_control));
+  }
+
+  unsigned mxcsr_;
+  uint16_t x87_control_ = 0;
+};
 
 oe_result_t call(oe_ecall_func_t function, const uint8_t* input, size_t input_size, uint8_t* output,
                  size_t output_size, size_t* output_written) {
@@ -67,6 +93,7 @@ extern "C" __attribute__((visibility("default"))) oe_result_t confidential_ml_si
   std::memcpy(trusted_input.get(), input, input_size);
 
   size_t written = 0;
+  const DefaultFloatingPoint environment;
   const oe_result_t result = call(oe_ecalls_table[function_id], trusted_input.get(), input_size,
                                   trusted_output.get(), output_size, &written);
   if (result != OE_OK) return result;  // and nothing of the output leaves

@@ -164,13 +164,20 @@ T& of_this_process() {
   return *current.load();
 }
 
-// A shared library loaded from a descriptor. Two rules of glibc make the descriptor's life matter:
+// Held while the dynamic linker or libcrypto works for the loader. They have locks of their own: one that a
+// thread of the parent holds during fork() would stay locked in the child. So fork() waits for this one.
+std::mutex loading;
+
+__attribute__((constructor)) void let_forks_wait_for_loading() {
+  pthread_atfork([] { loading.lock(); }, [] { loading.unlock(); }, [] { loading.unlock(); });
+}
+
+// A shared library loaded from a descriptor; whoever makes or destroys one holds `loading`. Two rules of
+// glibc make the descriptor's life matter:
 //  - dlopen compares names first. The name is /proc/self/fd/N: as long as the library is loaded, N must stay
-//  taken, or
-//    the next image to get N would not be loaded at all and share the old one's globals.
+//    taken, or the next image to get N would not be loaded at all and share the old one's globals.
 //  - dlclose leaves a library loaded while some live thread still has a thread_local destructor of it to run.
-//  So a
-//    library that did not go is kept with its descriptor and closed once more later.
+//    So a library that did not go is kept with its descriptor and closed once more later.
 class LoadedImage {
  public:
   explicit LoadedImage(FileDescriptor file) : file_(std::move(file)) {
@@ -266,6 +273,7 @@ class Instance {
     if (terminating_) return false;
     terminating_ = true;
     idle_.wait(lock, [this] { return active_ == 0; });
+    const std::lock_guard<std::mutex> unloading(loading);
     image_.reset();
     return true;
   }
@@ -347,6 +355,7 @@ bool runs_as_debug(const ImageProperties& properties, uint32_t flags) {
 
 oe_enclave_t* create(const char* path, uint32_t flags) {
   auto [file, size] = sealed_copy(path);
+  const std::lock_guard<std::mutex> lock(loading);
   const Mapping mapping(file.number(), size);
   const SignedImage image = verify_signed_image(mapping.data(), mapping.size());
   const bool debug = runs_as_debug(image.properties, flags);

@@ -2,6 +2,7 @@
 
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
+#include <openssl/crypto.h>
 #include <openssl/param_build.h>
 #include <openssl/rsa.h>
 
@@ -150,6 +151,8 @@ bool has_trailer(const uint8_t* file, size_t size) {
 }
 
 SignedImage verify_signed_image(const uint8_t* file, size_t size) {
+  // The first call, or libcrypto would read the file that OPENSSL_CONF names and load what it lists.
+  require(OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, nullptr) == 1, "start");
   if (size > kMaxImageSize) throw ImageRefused(OE_INVALID_IMAGE, "the image is larger than 256 MiB");
   if (!has_trailer(file, size))
     throw ImageRefused(OE_INVALID_IMAGE, "the file is not a signed simulation image");

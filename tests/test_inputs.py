@@ -5,7 +5,9 @@ from __future__ import annotations
 import array
 import decimal
 import fractions
+import functools
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -134,6 +136,21 @@ def test_a_float32_matrix_is_passed_on_without_a_copy(rows: Array) -> None:
     assert as_rows(rows.astype(np.float64), N_FEATURES, NOT_A_NUMBER).dtype == np.float32
 
 
+def test_the_filters_of_warnings_are_left_alone(rows: Array, regression: cml.ConfidentialModel) -> None:
+    """They belong to the whole process: whoever changes them for a moment changes them for every thread."""
+    seen = []
+
+    class Watching:
+        def __array__(self, dtype: object = None, copy: object = None) -> Array:
+            seen.append((warnings.filters, list(warnings.filters)))
+            return rows
+
+    before = (warnings.filters, list(warnings.filters))
+    regression.predict(Watching(), base_margin=np.zeros(len(rows)))
+    assert seen[0][0] is before[0]
+    assert seen[0][1] == before[1]
+
+
 def test_base_margin_that_fits_is_passed_on_without_a_copy() -> None:
     margins = np.zeros((5, 3), np.float32)
     assert as_base_margin(margins, 5, 3) is margins
@@ -208,6 +225,9 @@ def objects(value: object) -> Array:
         pytest.param(full((2, N_FEATURES - 1)), "5 columns.*6 features", id="too few columns"),
         pytest.param(full((2, N_FEATURES + 1)), "7 columns.*6 features", id="too many columns"),
         pytest.param(full((N_FEATURES, 2)), "2 columns", id="transposed"),
+        pytest.param(np.broadcast_to(np.float32(SENTINEL), (1 << 31, N_FEATURES)), "rows, at most", id="2^31 rows"),
+        pytest.param(np.broadcast_to(SENTINEL, (1 << 57, N_FEATURES)), "rows, at most", id="2^57 float64 rows"),
+        pytest.param(np.broadcast_to(SENTINEL, (1 << 40, 2)), "2 columns", id="2^40 rows of too few columns"),
         pytest.param(full((2, N_FEATURES), np.complex64), "complex64", id="complex64"),
         pytest.param(full((2, N_FEATURES), np.complex128), "complex128", id="complex128"),
         pytest.param(full((2, N_FEATURES)).astype("U"), "<U", id="text"),
@@ -287,7 +307,9 @@ def test_missing_is_compared_after_rounding_to_float32(rows: Array, regression: 
 
 
 @pytest.mark.parametrize(
-    "missing", [None, "nan", b"0", 1j, [1.0], [], object(), (0.0, 1.0), 10**400], ids=lambda x: type(x).__name__
+    "missing",
+    [None, "nan", b"0", 1j, [1.0], [], object(), (0.0, 1.0), 10**400, decimal.Decimal("sNaN")],
+    ids=lambda x: type(x).__name__,
 )
 def test_missing_that_is_no_number_is_refused(missing: Any, rows: Array, regression: cml.ConfidentialModel) -> None:
     refused(lambda: regression.predict(rows, missing=missing), "missing")
@@ -400,11 +422,22 @@ def test_base_margins_of_wrong_shape_are_refused(
         Frame(),
         Unconvertible(),
         [[SENTINEL], [SENTINEL, SENTINEL]],
+        np.broadcast_to(SENTINEL, (1 << 57,)),
     ],
     ids=lambda bad: type(bad).__name__,
 )
 def test_base_margins_of_wrong_kind_are_refused(bad: Any, rows: Array, classifier: cml.ConfidentialModel) -> None:
     refused(lambda: classifier.predict(rows, base_margin=bad), "base_margin")
+
+
+@pytest.mark.parametrize("option", ["output_margin", "strict_shape"])
+def test_options_are_true_or_false(option: str, rows: Array, regression: cml.ConfidentialModel) -> None:
+    given: Any
+    predict: Any = regression.predict
+    for given in (True, False, np.True_, np.False_, 0, 1):
+        assert_same_bits(predict(rows, **{option: given}), predict(rows, **{option: bool(given)}))
+    for given in (None, "no", 2, -1, 1.0, np.array([True]), np.array([True, False]), [SENTINEL], object()):
+        refused(functools.partial(predict, rows, **{option: given}), option)
 
 
 def test_options_are_keywords_only(rows: Array, regression: cml.ConfidentialModel) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import ctypes
 import gc
 import html.parser
+import pickle
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -19,7 +24,7 @@ import pytest
 
 import confidential_ml as cml
 from confidential_ml import _core, card
-from confidential_ml.enclave import default_enclave
+from confidential_ml.enclave import _OpenEnclaves, default_enclave
 
 if TYPE_CHECKING:
     from conftest import RunPython
@@ -30,7 +35,7 @@ FIXTURES = Path(__file__).parent / "fixtures" / "xgboost"
 ROWS: Array = np.load(FIXTURES / "X.npy")
 
 # How often things are done that go wrong once in a while, if they go wrong. Each makes an enclave.
-FORKS, EXITS = (20, 12) if _core.platform == "simulation" else (3, 2)
+FORKS, FORKS_WHILE_LOADING, EXITS = (20, 60, 12) if _core.platform == "simulation" else (3, 3, 2)
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +138,82 @@ def test_an_enclave_closes_once_and_for_all(path: Path, spare: cml.Enclave, encl
     assert enclave.is_open
 
 
+@pytest.mark.parametrize("where", ["hook", "handler"])
+def test_the_shared_enclave_is_not_waited_for_by_who_makes_it(where: str, path: Path, run_python: RunPython) -> None:
+    code = """
+import signal, sys, threading, time, warnings
+import confidential_ml as cml
+from confidential_ml.enclave import default_enclave
+refusals = []
+def use(*_, **__):
+    try:
+        default_enclave()
+    except cml.EnclaveError as error:
+        refusals.append(str(error))
+if sys.argv[1] == "hook":
+    warnings.showwarning = use
+    warnings.simplefilter("always")
+else:
+    real = cml.Enclave.__init__
+    def interrupted(self):
+        signal.raise_signal(signal.SIGUSR1)
+        real(self)
+    signal.signal(signal.SIGUSR1, use)
+    cml.Enclave.__init__ = interrupted
+enclave = default_enclave()
+assert enclave.is_open and default_enclave() is enclave
+assert len(refusals) == 1 and "being made" in refusals[0], refusals
+"""
+    if _core.platform == "openenclave":
+        pytest.skip("not a simulation")
+    result = run_python(code, where)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_every_enclave_that_was_made_is_closed_at_the_end() -> None:
+    class Made:
+        def __init__(self) -> None:
+            self._core = self
+            self.closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(20):
+            register: Any = _OpenEnclaves()
+            added: list[Made] = []
+
+            def add_until_ended(register: Any = register, added: list[Made] = added) -> None:
+                with contextlib.suppress(cml.EnclaveError):
+                    while True:
+                        one = Made()
+                        register.add(one)
+                        added.append(one)
+
+            threads = [threading.Thread(target=add_until_ended) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.01)
+            register.close()
+            for thread in threads:
+                thread.join()
+            assert all(one.closed for one in added)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize("attempt", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_nothing_is_copied_or_pickled(attempt: Any, model: cml.ConfidentialModel, enclave: cml.Enclave) -> None:
+    for thing in (model, enclave):
+        with pytest.raises(TypeError, match="cannot be copied or pickled"):
+            attempt(thing)
+    assert model.predict(ROWS).shape == (len(ROWS),)
+    model.close()
+
+
 # ---- garbage --------------------------------------------------------------------------------------------------------
 
 
@@ -216,6 +297,37 @@ assert two.enclave is not one.enclave and not one.is_open and two.predict(rows).
 """
     result = run_python(code, path)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_enclaves_that_come_and_go_leave_nothing_behind(run_python: RunPython) -> None:
+    if _core.platform != "simulation":
+        pytest.skip("how the simulation unloads its image")
+    code = """
+import ctypes
+import confidential_ml as cml
+
+class Heap(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks used free keep".split()
+    ]
+
+mallinfo2 = ctypes.CDLL(None).mallinfo2
+mallinfo2.restype = Heap
+
+def bytes_in_use():
+    heap = mallinfo2()
+    return heap.used + heap.hblkhd
+
+for _ in range(5):
+    cml.Enclave().close()
+before = bytes_in_use()
+for _ in range(100):
+    cml.Enclave().close()
+print((bytes_in_use() - before) // 100)
+"""
+    result = run_python(code)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert int(result.stdout) < 1024  # bytes for each
 
 
 # ---- the end of the process -----------------------------------------------------------------------------------------
@@ -395,6 +507,26 @@ assert failures == []
     assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_forks_while_threads_make_and_close_enclaves(path: Path, regression_file: Path, run_python: RunPython) -> None:
+    """The dynamic linker and libcrypto have locks too."""
+    code = f"""
+stop = threading.Event()
+def make_until_stopped():
+    while not stop.is_set():
+        cml.Enclave().close()
+threads = [threading.Thread(target=make_until_stopped) for _ in range(3)]
+for thread in threads:
+    thread.start()
+codes = [fork(os._exit) for _ in range({FORKS_WHILE_LOADING})]
+stop.set()
+for thread in threads:
+    thread.join()
+assert codes == [0] * {FORKS_WHILE_LOADING}, codes
+"""
+    result = run_python(PRELUDE + IN_THE_CHILD + FORK + code, path, regression_file, timeout=300)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_workers_of_multiprocessing(path: Path, regression_file: Path, run_python: RunPython) -> None:
     code = """
 import multiprocessing
@@ -561,6 +693,26 @@ def test_large_batches_of_several_outputs(classifier: cml.ConfidentialModel) -> 
     np.testing.assert_array_equal(classifier.predict(rows), np.resize(once, (180_000, 3)))
 
 
+def test_what_the_caller_set_in_the_floating_point_unit_stays_outside(
+    classifier: cml.ConfidentialModel, enclave: cml.Enclave
+) -> None:
+    """The transform of softprob rounds at every step."""
+    fenv = ctypes.CDLL("libm.so.6")
+    nearest, upward = 0x000, 0x800
+    expected = classifier.predict(ROWS)
+    single = np.concatenate([classifier.predict(row.reshape(1, -1)) for row in ROWS])
+    assert fenv.fesetround(upward) == 0
+    try:
+        actual = classifier.predict(ROWS, n_threads=1)
+        rows_one_by_one = [classifier.predict(row.reshape(1, -1)) for row in ROWS]
+        kept = fenv.fegetround()
+    finally:
+        fenv.fesetround(nearest)
+    assert kept == upward
+    np.testing.assert_array_equal(actual, expected)
+    np.testing.assert_array_equal(np.concatenate(rows_one_by_one), single)
+
+
 # ---- how they look --------------------------------------------------------------------------------------------------
 
 
@@ -677,6 +829,19 @@ except cml.SimulationWarning:
         pytest.skip("not a simulation")
     result = run_python(code, path)
     assert (result.returncode, result.stdout.strip(), result.stderr) == (0, "refused", "")
+
+
+@pytest.mark.parametrize(
+    "section", ["providers=b\n[b]\nnull=c\n[c]\nactivate=1\n", "alg_section=b\n[b]\ndefault_properties=fips=yes\n"]
+)
+def test_nothing_is_read_from_a_configuration_of_openssl(
+    section: str, path: Path, run_python: RunPython, tmp_path: Path
+) -> None:
+    """Neither by libcrypto in the enclave nor by the loader's; what these forbid is all that they need."""
+    configuration = tmp_path / "openssl.cnf"
+    configuration.write_text("openssl_conf=a\n[a]\n" + section)
+    result = run_python(PRELUDE, path, env={"OPENSSL_CONF": str(configuration)})
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_images_that_are_none(tmp_path: Path, enclave: cml.Enclave) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -213,6 +215,103 @@ def test_a_file_larger_than_any_sealed_model_is_refused_unread(tmp_path: Path) -
         cml.inspect_sealed(path)
     with pytest.raises(DAMAGED, match="larger"):
         cml.ConfidentialModel.load_sealed(path)
+
+
+def test_a_sparse_file_costs_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    for size in (1 << 40, 1 << 20):
+        with path.open("wb") as file:
+            file.truncate(size)
+        for read, error in ((cml.inspect_sealed, DAMAGED), (to_flat_model, cml.ModelFormatError)):
+            tracemalloc.start()
+            try:
+                with pytest.raises(error):
+                    read(path)
+                assert tracemalloc.get_traced_memory()[1] < 4 << 20
+            finally:
+                tracemalloc.stop()
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, run_python: RunPython) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    code = """
+import sys
+import confidential_ml as cml
+for attempt in (
+    lambda: cml.inspect_sealed(sys.argv[1]),
+    lambda: cml.ConfidentialModel.load_sealed(sys.argv[1]),
+    lambda: cml.seal(sys.argv[1], sys.argv[1] + ".sealed"),
+):
+    try:
+        attempt()
+    except cml.ConfidentialMLError as error:
+        assert "not a regular file" in str(error), error
+        print(type(error).__name__)
+"""
+    result = run_python(code, tmp_path / "pipe")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.split() == ["SealError", "SealError", "InvalidInputError"]
+
+
+@pytest.mark.parametrize("path", ["a\0b", b"a\0b", "a\ud800b", 0, True, None, object()], ids=repr)
+def test_what_no_file_can_be_named(path: Any, regression_file: Path, enclave: cml.Enclave) -> None:
+    for attempt in (
+        lambda: cml.seal(regression_file, path),
+        lambda: cml.inspect_sealed(path),
+        lambda: cml.ConfidentialModel.load_sealed(path),
+    ):
+        with pytest.raises(cml.InvalidInputError, match="path"):
+            attempt()
+    if isinstance(path, str):
+        with pytest.raises(cml.InvalidInputError, match="path"):
+            cml.seal(path, "never")
+    if path is not None:
+        with pytest.raises(cml.InvalidInputError, match="image"):
+            cml.Enclave(path)
+
+
+def test_paths_of_every_kind(regression_file: Path, tmp_path: Path) -> None:
+    class BytesPath:
+        def __init__(self, path: Path) -> None:
+            self.path = path
+
+        def __fspath__(self) -> bytes:
+            return os.fsencode(self.path)
+
+    for name in ("plain", "n\udcffn", "\N{GREEK SMALL LETTER PI}"):
+        path = tmp_path / name
+        for given in (path, str(path), os.fsencode(path), BytesPath(path)):
+            info = cml.seal(regression_file, given)
+            assert cml.inspect_sealed(given) == info
+            cml.ConfidentialModel.load_sealed(given).close()
+        assert path.exists()
+
+
+def test_the_file_of_a_model_that_cannot_be_read(tmp_path: Path) -> None:
+    for path, error in ((tmp_path / "absent", FileNotFoundError), (tmp_path, IsADirectoryError)):
+        with pytest.raises(error):
+            cml.seal(path, tmp_path / "never")
+
+
+# ---- another model in the place of this one -------------------------------------------------------------------------
+
+
+def test_another_model_under_the_same_id_is_told_by_its_digest(
+    regression_file: Path, classifier_file: Path, enclave: cml.Enclave, tmp_path: Path
+) -> None:
+    path = tmp_path / "credit.sealed"
+    digest = cml.seal(regression_file, path, model_id="credit").model_digest
+    for spelling in (digest, digest.upper()):
+        with cml.ConfidentialModel.load_sealed(path, expected_digest=spelling) as model:
+            assert model.info.model_digest == digest
+    other = cml.seal(classifier_file, path, model_id="credit").model_digest
+    with pytest.raises(cml.SealError, match=f"{other}, expected {digest}") as caught:
+        cml.ConfidentialModel.load_sealed(path, expected_digest=digest)
+    assert str(path) in str(caught.value)
+    for wrong in ("", digest[1:], digest + "0", "x" * 64, "\uff10" * 64, bytes.fromhex(digest), 5):
+        bad: Any = wrong
+        with pytest.raises(cml.InvalidInputError, match="expected_digest"):
+            cml.ConfidentialModel.load_sealed(path, expected_digest=bad)
 
 
 # ---- other enclaves and machines ------------------------------------------------------------------------------------
@@ -623,6 +722,63 @@ def test_places_that_cannot_be_written(regression_file: Path, tmp_path: Path) ->
     assert list((tmp_path / "directory").iterdir()) == []
 
 
+def test_the_longest_name_a_file_can_have(regression_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 255)
+    cml.seal(regression_file, path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_directory_that_cannot_be_listed_is_written_to(
+    regression_file: Path, tmp_path: Path, run_python: RunPython
+) -> None:
+    """Whoever may do everything is made nobody first."""
+    code = """
+import os, sys
+import confidential_ml as cml
+enclave = cml.Enclave()
+from pathlib import Path
+model = Path(sys.argv[1]).read_bytes()
+directory = sys.argv[2]
+os.chmod(directory, 0o300)
+if os.getuid() == 0:
+    os.chown(directory, 65534, 65534)
+    os.chdir(directory)
+    os.setgid(65534)
+    os.setuid(65534)
+else:
+    os.chdir(directory)
+print(cml.seal(model, "model.sealed", enclave=enclave).model_id)
+assert cml.inspect_sealed("model.sealed").model_id == "model"
+"""
+    (tmp_path / "directory").mkdir()
+    result = run_python(code, regression_file, tmp_path / "directory")
+    (tmp_path / "directory").chmod(0o700)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert [path.name for path in (tmp_path / "directory").iterdir()] == ["model.sealed"]
+
+
+def test_a_directory_that_cannot_be_synced(
+    regression_file: Path, enclave: cml.Enclave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, sync = tmp_path / "model.sealed", os.fsync
+    for number in (errno.EINVAL, errno.EIO):
+
+        def fail_for_directories(descriptor: int, _number: int = number) -> None:
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                raise OSError(_number, os.strerror(_number))
+            sync(descriptor)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fail_for_directories)
+            if number == errno.EINVAL:  # what file systems say that cannot
+                cml.seal(regression_file, path, enclave=enclave)
+            else:
+                with pytest.raises(cml.SealError, match="was replaced, but may be lost"):
+                    cml.seal(regression_file, path, model_id="second", enclave=enclave)
+                assert cml.inspect_sealed(path).model_id == "second"
+        assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_full_disk_leaves_the_old_file(regression_file: Path, run_python: RunPython, tmp_path: Path) -> None:
     path = tmp_path / "model.sealed"
     cml.seal(regression_file, path)
@@ -670,7 +826,7 @@ while True:
         with cml.ConfidentialModel.load_sealed(path, enclave=enclave) as model:
             assert model.info.n_groups in (1, 3)
     # What a killed process was writing may lie about, hidden; it never takes the place of the file.
-    assert all(found == path or found.name.startswith(f".{path.name}.") for found in tmp_path.iterdir())
+    assert all(found == path or found.match(".confidential_ml-*.tmp") for found in tmp_path.iterdir())
     cml.seal(regression_file, path, enclave=enclave)
 
 
@@ -716,4 +872,59 @@ def test_the_fuse_key_is_made_once_for_its_owner_only(
     file.unlink()
     file.mkdir()
     with pytest.raises(cml.EnclaveError, match="cannot be read or made"):
+        simulation.fuse_key()
+
+
+def test_fuse_keys_in_files_that_are_refused(
+    enclave: cml.Enclave, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    needs_a_fuse_key(enclave)
+    from confidential_ml import simulation
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    file = tmp_path / "confidential_ml" / "simulation-fuse-key"
+    simulation.fuse_key()
+    for mode in (0o640, 0o604, 0o610, 0o666):
+        file.chmod(mode)
+        with pytest.raises(cml.EnclaveError, match="chmod 600"):
+            simulation.fuse_key()
+    file.chmod(0o600)
+    simulation.fuse_key()
+    os.truncate(file, 1 << 40)
+    with pytest.raises(cml.EnclaveError, match="does not hold a fuse key"):
+        simulation.fuse_key()
+    file.unlink()
+    os.mkfifo(file, 0o600)
+    with pytest.raises(cml.EnclaveError, match="not a regular file"):
+        simulation.fuse_key()
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK])
+def test_a_fuse_key_is_made_where_there_are_no_hard_links(
+    number: int, enclave: cml.Enclave, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    needs_a_fuse_key(enclave)
+    from confidential_ml import simulation
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(os, "link", refuse)
+    key = simulation.fuse_key()
+    assert simulation.fuse_key() == key
+    (file,) = (tmp_path / "confidential_ml").iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_user_without_a_home_is_told_what_to_set(enclave: cml.Enclave, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs_a_fuse_key(enclave)
+    from confidential_ml import simulation
+
+    def fail() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", fail)
+    monkeypatch.delenv("XDG_STATE_HOME")
+    with pytest.raises(cml.EnclaveError, match="set XDG_STATE_HOME"):
         simulation.fuse_key()

@@ -23,7 +23,7 @@ from flat_reader import DART, GBLINEAR, GBTREE, read
 from hypothesis import given
 from hypothesis import strategies as st
 
-from confidential_ml import flat_model, strict_json
+from confidential_ml import document_limits, flat_model, strict_json
 from confidential_ml.errors import InvalidInputError, ModelFormatError
 from confidential_ml.xgboost_format import to_flat_model
 
@@ -568,11 +568,79 @@ def test_rounds_of_files_that_do_not_tell_them() -> None:
     refused(value, "36 trees are no whole number of rounds of 15")
 
 
-@pytest.mark.parametrize("text", ["5E-1", "[5E-1]", "(5E-1)", " [ 0.5 ] ", "0.500000", "+.5"])
+@pytest.mark.parametrize("text", ["5E-1", "[5E-1]", "(5E-1)", "[ 0.5 ]", "0.500000", "0.05e+1"])
 def test_spellings_of_base_score(text: str) -> None:
     value = document("xgb-3.4.1.reg.json")
     value["learner"]["learner_model_param"]["base_score"] = text
     assert read(flat(as_json(value))).base_score.tolist() == [0.5]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["+1", "[+1]", " 1 ", "1 ", " [1]", "01", "[01]", ".5", "5.", "[1)", "(1", "1]", "[[1]]", "\uff11", "1_0", "[1\n]"],
+)
+def test_base_scores_that_are_no_numbers_of_json(text: str) -> None:
+    value = document("xgb-3.4.1.reg.json")
+    value["learner"]["learner_model_param"]["base_score"] = text
+    refused(value, "base_score.*not a finite number")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "--+e",
+        "01",
+        "-",
+        "1.",
+        ".5",
+        "1e",
+        "1.2.3",
+        "1e2e3",
+        "1e2.5",
+        "+1",
+        "1 2",
+        "1,,1",
+        "-01",
+        "1-1",
+        "1e--5",
+        "0x1",
+        "e5",
+    ],
+)
+def test_statistics_are_numbers_too(content: str) -> None:
+    """Also those arrays that no prediction uses, and that are not converted."""
+    raw = json.dumps(document("xgb-3.4.1.reg.json"), separators=(",", ":"))
+    array = re.search(r'"sum_hessian":\[([^,]+),([^,]+),', raw)
+    assert array is not None
+    for group in (1, 2):
+        changed = raw[: array.start(group)] + content + raw[array.end(group) :]
+        with pytest.raises(ModelFormatError, match="JSON"):
+            flat(changed.encode())
+
+
+@pytest.mark.parametrize("spelling", [(",", ":"), (", ", ": ")])
+def test_a_number_is_no_array(spelling: tuple[str, str]) -> None:
+    value = document("xgb-3.4.1.reg.json")
+    for name in ("sum_hessian", "parents", "base_weights"):
+        changed = copy.deepcopy(value)
+        content: Any
+        size = len(tree_0(changed)[name])
+        for content in (size, str(size), [[size]], {}, True, float(size)):
+            tree_0(changed)[name] = content
+            with pytest.raises(ModelFormatError, match=f"tree 0: {name}"):
+                flat(json.dumps(changed, separators=spelling).encode())
+
+
+def test_true_is_no_number_but_in_old_flags() -> None:
+    value = document("xgb-3.4.1.reg.json")
+    expected = flat(as_json(value))
+    tree = tree_0(value)
+    for name in ("split_conditions", "left_children", "split_indices", "split_type"):
+        changed = copy.deepcopy(value)
+        tree_0(changed)[name][-1] = True
+        refused(changed, f"tree 0: {name} is not an array of")
+    tree["default_left"] = [bool(flag) for flag in tree["default_left"]]  # as XGBoost 1.0 wrote it
+    assert flat(as_json(value)) == expected
 
 
 def test_old_and_new_place_of_dart_weights() -> None:
@@ -626,6 +694,26 @@ def test_limit_of_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("confidential_ml.xgboost_format.MAX_DOCUMENT_SIZE", 1000)
     with pytest.raises(ModelFormatError, match="limit of 1000 bytes"):
         flat(FIXTURES / "xgb-3.4.1.reg.json")
+
+
+@pytest.mark.parametrize("suffix", ["json", "ubj"])
+def test_limits_of_what_a_document_holds(suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Met with room to spare by every model; a file of empty arrays would take 38 times its size in memory."""
+    for stem in TWINS:
+        raw = as_json(document(f"{stem}.json"))
+        n_trees = raw.count(b'"tree_param"')
+        assert raw.count(b"[") + raw.count(b"{") <= 18 * n_trees + 40, stem
+        assert raw.count(b'"') // 2 <= 27 * n_trees + 150, stem
+    path = FIXTURES / f"xgb-3.4.1.reg.{suffix}"
+    flat(path)
+    for name, limit, message in (
+        ("MAX_CONTAINERS", 100, "objects and arrays than the limit of 100"),
+        ("MAX_STRINGS", 150, "strings than the limit of 150"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(document_limits, name, limit)
+            with pytest.raises(ModelFormatError, match=message):
+                flat(path)
 
 
 def test_limits_are_those_of_the_enclave() -> None:

@@ -9,11 +9,12 @@ import threading
 import weakref
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from confidential_ml import card, simulation
 from confidential_ml.errors import EnclaveError
 from confidential_ml.identity import EnclaveIdentity
+from confidential_ml.regular_file import checked_path
 from confidential_ml.sealed_file import PLATFORMS
 
 if TYPE_CHECKING:
@@ -35,16 +36,19 @@ class Enclave:
     ------
     EnclaveError
         If this installation has no enclave, or the image or the machine does not allow one.
+    InvalidInputError
+        If `image` cannot be a path.
 
     Notes
     -----
     An enclave does not survive ``fork``: in the child every call raises :class:`EnclaveError`.
     """
 
-    def __init__(self, image: str | os.PathLike[str] | None = None) -> None:
+    def __init__(self, image: str | bytes | os.PathLike[str] | os.PathLike[bytes] | None = None) -> None:
         core = load_core()
         _open_enclaves.check()
-        path = os.fsencode(image if image is not None else Path(__file__).parent / core.image_name)
+        own_image = Path(__file__).parent / core.image_name
+        path = os.fsencode(checked_path(own_image if image is None else image, "image"))
         if core.platform != "openenclave":
             simulation.warn()
         platform_input = simulation.fuse_key() if core.takes_fuse_key else b""
@@ -75,6 +79,9 @@ class Enclave:
     def close(self) -> None:
         """End the enclave after the calls under way; its models are gone. Does nothing the second time."""
         self._finalizer()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an Enclave cannot be copied or pickled; make one where it is needed")
 
     def __enter__(self) -> Enclave:
         return self
@@ -112,7 +119,8 @@ class _OpenEnclaves:
     """
 
     def __init__(self) -> None:
-        self._enclaves: weakref.WeakSet[Enclave] = weakref.WeakSet()
+        # A WeakSet may not change while it is copied; a set is copied at one stroke.
+        self._enclaves: set[weakref.ref[Enclave]] = set()
         self.ended = False
 
     def check(self) -> None:
@@ -120,13 +128,15 @@ class _OpenEnclaves:
             raise EnclaveError("the interpreter is ending; no enclave can be made any more")
 
     def add(self, enclave: Enclave) -> None:
-        self.check()  # again: the enclave may have been made meanwhile
-        self._enclaves.add(enclave)
+        self._enclaves.add(weakref.ref(enclave, self._enclaves.discard))
+        self.check()  # again, and last: if this passes, close() is yet to come and will find the enclave
 
     def close(self) -> None:
         self.ended = True
-        for enclave in list(self._enclaves):
-            enclave._core.close()  # not through its finalizer: weakref switches those off at exit
+        for reference in self._enclaves.copy():
+            enclave = reference()
+            if enclave is not None:
+                enclave._core.close()  # not through its finalizer: weakref switches those off at exit
         # Imported or absent, never loaded now.
         core = sys.modules.get("confidential_ml._core")
         if core is not None:
@@ -141,19 +151,33 @@ class _Default:
     """The enclave of the whole process, made at first use and again after a fork or a close."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._enclave: Enclave | None = None
+        self._is_being_made = False
 
     def get(self) -> Enclave:
         with self._lock:
             if self._enclave is None or not self._enclave.is_open:
-                self._enclave = Enclave()
+                self._enclave = self._make()
             return self._enclave
+
+    def _make(self) -> Enclave:
+        if self._is_being_made:
+            raise EnclaveError(
+                "the enclave of the process is just being made in this thread, which was interrupted for a signal "
+                "handler or a hook for warnings; use no enclave in there, or one made before"
+            )
+        self._is_being_made = True
+        try:
+            return Enclave()
+        finally:
+            self._is_being_made = False
 
     def forget(self) -> None:
         # In a forked child: the lock may be held by a thread that does not exist here.
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._enclave = None
+        self._is_being_made = False
 
 
 _default = _Default()

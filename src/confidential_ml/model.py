@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import operator
 import os
+import re
 import weakref
 from dataclasses import dataclass
 from types import NotImplementedType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -17,18 +18,20 @@ from confidential_ml.enclave import Enclave, default_enclave
 from confidential_ml.errors import EnclaveError, InvalidInputError, SealError, WrongEnclaveError
 from confidential_ml.flat_model import BOOSTER_NAMES, OBJECTIVE_NAMES
 from confidential_ml.identity import EnclaveIdentity
+from confidential_ml.regular_file import checked_path
 from confidential_ml.rows import FloatArray, as_base_margin, as_rows
 from confidential_ml.sealed_file import POLICIES, SealedInfo, parse_header, read_sealed, write_sealed
 from confidential_ml.xgboost_format import to_flat_model
 
 _MAX_ROUND = (1 << 32) - 1
 _MAX_THREADS = 1 << 16
+_DIGEST = re.compile("[0-9a-fA-F]{64}")
 _NAN = float("nan")  # by its identity predict() knows that `missing` was not given
 
 
 def seal(
     model: Any,
-    path: str | os.PathLike[str],
+    path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
     *,
     model_id: str = "model",
     policy: str = "mrenclave",
@@ -63,10 +66,15 @@ def seal(
     ModelFormatError
         If the model is not one XGBoost writes, or is over a limit of docs/formats.md.
     InvalidInputError
-        For a wrong `model_id` or `policy`.
+        For a wrong `path`, `model_id` or `policy`, and a `model` that is none of the above.
+    OSError
+        If the file of the model cannot be read: ``FileNotFoundError`` if there is none.
     SealError
         If there is no sealing key or the file cannot be written.
+    EnclaveError
+        If there is no enclave, or it has no room.
     """
+    where = checked_path(path, "path")
     if not isinstance(policy, str) or policy not in POLICIES:
         raise InvalidInputError(f"policy must be 'mrenclave' or 'mrsigner', not {policy!r}")
     if not isinstance(model_id, str):
@@ -78,8 +86,8 @@ def seal(
     flat = to_flat_model(model)
     used = default_enclave() if enclave is None else enclave
     sealed = used._core.seal_model(flat, model_id.encode("ascii"), POLICIES[policy])
-    write_sealed(path, sealed)
-    return parse_header(sealed, os.fspath(path))
+    write_sealed(where, sealed)
+    return parse_header(sealed, where)
 
 
 @dataclass(frozen=True)
@@ -165,7 +173,13 @@ class ConfidentialModel:
         )
 
     @classmethod
-    def load_sealed(cls, path: str | os.PathLike[str], *, enclave: Enclave | None = None) -> ConfidentialModel:
+    def load_sealed(
+        cls,
+        path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+        *,
+        enclave: Enclave | None = None,
+        expected_digest: str | None = None,
+    ) -> ConfidentialModel:
         """Open a sealed model in an enclave.
 
         Parameters
@@ -174,6 +188,9 @@ class ConfidentialModel:
             A file written by :func:`confidential_ml.seal`.
         enclave
             The enclave to load it into; the one of the process if not given.
+        expected_digest
+            ``info.model_digest`` of the model that it must be. Who can call the enclave can seal another model under
+            the same id; this tells them apart.
 
         Raises
         ------
@@ -184,18 +201,29 @@ class ConfidentialModel:
         UnsupportedVersionError
             If it is of another format version.
         SealError
-            If the file cannot be read.
+            If the file cannot be read, or holds another model than `expected_digest` says.
+        InvalidInputError
+            If `path` cannot be a path, or `expected_digest` is no digest.
         EnclaveError
             If there is no enclave, or it has no room.
         """
-        where = os.fspath(path)
-        sealed = read_sealed(path)
+        if expected_digest is not None:
+            expected_digest = _checked_digest(expected_digest)
+        where = checked_path(path, "path")
+        sealed = read_sealed(where)
         used = default_enclave() if enclave is None else enclave
         try:
             handle = used._core.load_model(sealed)
         except SealError as error:
             raise _explain(error, sealed, where, used.identity) from None
-        return cls(used, handle)
+        model = cls(used, handle)
+        if expected_digest is not None and model.info.model_digest != expected_digest:
+            model.close()
+            raise SealError(
+                f"{where} holds another model: its digest is {model.info.model_digest}, expected {expected_digest}; "
+                "get the file again from the model's owner"
+            )
+        return model
 
     @property
     def info(self) -> ModelInfo:
@@ -270,6 +298,8 @@ class ConfidentialModel:
                 return values
         if not self._finalizer.alive:
             raise EnclaveError("the model is closed; load the sealed file again")
+        output_margin = _checked_flag(output_margin, "output_margin")
+        strict_shape = _checked_flag(strict_shape, "strict_shape")
         rows = as_rows(X, self._n_features, missing)
         begin, end = self._rounds(iteration_range)
         margins = as_base_margin(base_margin, rows.shape[0], self._n_groups)
@@ -280,7 +310,7 @@ class ConfidentialModel:
             self._n_groups,
             columns,
             self._info.n_nodes,
-            bool(output_margin),
+            output_margin,
             begin,
             end,
             margins,
@@ -309,6 +339,9 @@ class ConfidentialModel:
                 f"iteration_range is ({begin}, {end}), but the model has {self._info.n_rounds} rounds"
             )
         return begin, end
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a ConfidentialModel cannot be copied or pickled; load the sealed file where it is needed")
 
     def close(self) -> None:
         """Forget the model; predictions under way in other threads finish. Does nothing the second time."""
@@ -347,6 +380,19 @@ class ConfidentialModel:
 def _closed(_: Any) -> NotImplementedType:
     """In the place of a model's short way: what is wrong is said on the long one."""
     return NotImplemented
+
+
+def _checked_flag(value: object, name: str) -> bool:
+    # 0 and 1 too, which callers of XGBoost pass; an array would be true or false by chance.
+    if isinstance(value, (bool, np.bool_)) or (isinstance(value, int) and value in (0, 1)):
+        return bool(value)
+    raise InvalidInputError(f"{name} must be True or False, not {type(value).__name__}")
+
+
+def _checked_digest(digest: object) -> str:
+    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        raise InvalidInputError("expected_digest must be a SHA-256 in hexadecimal: 64 digits")
+    return digest.lower()
 
 
 def _thread_count(n_threads: int | None) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import numbers
-import warnings
 from decimal import Decimal
 from typing import Any
 
@@ -48,16 +47,12 @@ def as_rows(rows: Any, n_features: int, missing: float) -> FloatArray:
     ):
         matrix = rows
     else:
-        matrix = _convert(rows, "X")
-        if matrix.ndim != 2:
-            raise InvalidInputError(
-                f"X has {matrix.ndim} dimension{'s' if matrix.ndim != 1 else ''}, expected 2 (rows, features); "
-                "for a single row pass [row] or row.reshape(1, -1)"
-            )
-        if matrix.shape[1] != n_features:
-            raise InvalidInputError(f"X has {matrix.shape[1]} columns, the model has {n_features} features")
+        array = _as_array(rows, "X")
+        # Before the conversion: the shape of a broadcast array may be that of more memory than there is.
+        _check_shape(array.shape, n_features)
+        matrix = _as_float32(array, "X")
     if matrix.shape[0] >= _MAX_ROWS:
-        raise InvalidInputError(f"X has {matrix.shape[0]} rows, at most {_MAX_ROWS - 1} go into one call")
+        raise _too_many_rows(matrix.shape[0])
     return matrix if _is_nan(missing) else _mark_missing(matrix, missing)
 
 
@@ -71,27 +66,44 @@ def as_base_margin(base_margin: Any, n_rows: int, n_groups: int) -> FloatArray |
     """
     if base_margin is None:
         return None
-    margins = _convert(base_margin, "base_margin")
+    margins = _as_array(base_margin, "base_margin")
     if margins.shape not in {(n_rows, n_groups), (n_rows * n_groups,)}:
         raise InvalidInputError(
             f"base_margin has shape {margins.shape}, expected ({n_rows}, {n_groups}) or ({n_rows * n_groups},)"
         )
-    return margins
+    return _as_float32(margins, "base_margin")
 
 
-def _convert(values: Any, name: str) -> FloatArray:
+def _check_shape(shape: tuple[int, ...], n_features: int) -> None:
+    if len(shape) != 2:
+        raise InvalidInputError(
+            f"X has {len(shape)} dimension{'s' if len(shape) != 1 else ''}, expected 2 (rows, features); "
+            "for a single row pass [row] or row.reshape(1, -1)"
+        )
+    if shape[1] != n_features:
+        raise InvalidInputError(f"X has {shape[1]} columns, the model has {n_features} features")
+    if shape[0] >= _MAX_ROWS:
+        raise _too_many_rows(shape[0])
+
+
+def _too_many_rows(count: int) -> InvalidInputError:
+    return InvalidInputError(f"X has {count} rows, at most {_MAX_ROWS - 1} go into one call")
+
+
+def _as_array(values: Any, name: str) -> npt.NDArray[Any]:
     _refuse_containers(values, name)
     try:
-        with warnings.catch_warnings():
-            # NumPy releases differ in whether ragged lists warn or fail; here both fail.
-            warnings.simplefilter("error")
-            array = np.asarray(values)
-    except (ValueError, TypeError, Warning) as error:
+        array = np.asarray(values)
+    except (ValueError, TypeError) as error:
         raise InvalidInputError(f"{name} cannot be made an array: {type(error).__name__}; pass a numpy array") from None
+    if array.dtype.kind not in _NUMBER_KINDS + "O":
+        raise InvalidInputError(f"{name} has dtype {array.dtype}; pass real numbers (float, integer or bool)")
+    return array
+
+
+def _as_float32(array: npt.NDArray[Any], name: str) -> FloatArray:
     if array.dtype.kind == "O":
         return _from_objects(array, name)
-    if array.dtype.kind not in _NUMBER_KINDS:
-        raise InvalidInputError(f"{name} has dtype {array.dtype}; pass real numbers (float, integer or bool)")
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         return np.require(array, dtype=np.float32, requirements=["C", "A"])
 
@@ -124,7 +136,7 @@ def _refuse_containers(values: Any, name: str) -> None:
 def _is_nan(missing: float) -> bool:
     try:
         return math.isnan(missing)
-    except (TypeError, OverflowError):
+    except (TypeError, ValueError, OverflowError):  # ValueError: a signalling NaN of decimal.Decimal
         raise InvalidInputError("missing must be a real number in the range of a float") from None
 
 

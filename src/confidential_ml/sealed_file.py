@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
 import re
+import secrets
 import struct
-import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from confidential_ml.errors import DamagedSealedModelError, SealError, UnsupportedVersionError
+from confidential_ml.regular_file import TooLargeError, checked_path, open_regular, read_limited
 
 _MAGIC = b"CMLSEAL\0"
 _VERSION = 1
@@ -59,13 +63,15 @@ class SealedInfo:
     model_size: int
 
 
-def inspect_sealed(path: str | os.PathLike[str]) -> SealedInfo:
+def inspect_sealed(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> SealedInfo:
     """Read the header of a sealed model; no enclave is needed.
 
     Nothing here is authenticated: only opening the file in its enclave proves what it says.
 
     Raises
     ------
+    InvalidInputError
+        If `path` cannot be a path.
     DamagedSealedModelError
         If it is not a sealed model, or is damaged.
     UnsupportedVersionError
@@ -77,8 +83,8 @@ def inspect_sealed(path: str | os.PathLike[str]) -> SealedInfo:
     -----
     The format is docs/formats.md, section 2.
     """
-    where = os.fspath(path)
-    return parse_header(read_sealed(path), where)
+    where = checked_path(path, "path")
+    return parse_header(read_sealed(where), where)
 
 
 def parse_header(sealed: bytes, where: str) -> SealedInfo:
@@ -119,7 +125,7 @@ def _check_prelude(sealed: bytes, where: str) -> int:
     if not _PRELUDE.size <= header_size <= min(_MAX_HEADER_SIZE, len(sealed)):
         raise _damaged(where)
     digested = sealed[:_DIGESTED_PRELUDE_SIZE] + sealed[_PRELUDE.size : header_size]
-    if hashlib.sha256(digested).digest() != digest:
+    if hashlib.sha256(digested, usedforsecurity=False).digest() != digest:
         raise _damaged(where)
     if version != _VERSION:
         raise UnsupportedVersionError(
@@ -135,48 +141,66 @@ def _damaged(where: str) -> DamagedSealedModelError:
     )
 
 
-def read_sealed(path: str | os.PathLike[str]) -> bytes:
+def read_sealed(path: str) -> bytes:
     """Read a sealed model file, refusing anything over the size limit of docs/formats.md before reading it."""
-    where = os.fspath(path)
     try:
-        with open(path, "rb") as file:
-            sealed = file.read(_MAX_SEALED_SIZE + 1)
+        with open_regular(path) as file:
+            return read_limited(file, _MAX_SEALED_SIZE)
     except OSError as error:
-        raise SealError(f"{where} cannot be read: {error.strerror or error}; check the path") from error
-    if len(sealed) > _MAX_SEALED_SIZE:
-        raise DamagedSealedModelError(f"{where} is larger than any sealed model ({_MAX_SEALED_SIZE} bytes)")
-    return sealed
+        raise SealError(f"{path} cannot be read: {error.strerror or error}; check the path") from error
+    except TooLargeError:
+        raise DamagedSealedModelError(f"{path} is larger than any sealed model ({_MAX_SEALED_SIZE} bytes)") from None
 
 
-def write_sealed(path: str | os.PathLike[str], sealed: bytes) -> None:
+def write_sealed(path: str, sealed: bytes) -> None:
     """Replace `path` atomically: after a crash it holds the old bytes or the new ones, never a mixture."""
     target = Path(path)
+    # Short, as the target's own name may be as long as names can be; and known before there is a file to remove.
+    temporary = target.parent / f".confidential_ml-{secrets.token_hex(8)}.tmp"
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        with _opened_directory(target.parent) as directory:
+            try:
+                with open(temporary, "xb", opener=_open_private) as file:
+                    file.write(sealed)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, target)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+                raise
+            if directory is not None:
+                _sync_directory(directory, target)
     except OSError as error:
-        raise _unwritable(target, error) from error
+        raise SealError(
+            f"{target} cannot be written: {error.strerror or error}; check the directory and its space"
+        ) from error
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+@contextlib.contextmanager
+def _opened_directory(directory: Path) -> Iterator[int | None]:
+    descriptor = None
+    # A directory that may be written but not listed (mode 0300) cannot be opened: its change is then not synced.
+    with contextlib.suppress(PermissionError):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(sealed)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-        _sync_directory(target.parent)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        raise _unwritable(target, error) from error
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _unwritable(target: Path, error: OSError) -> SealError:
-    return SealError(f"{target} cannot be written: {error.strerror or error}; check the directory and its space")
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _sync_directory(directory: int, target: Path) -> None:
+    try:
+        os.fsync(directory)
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # a file system without this
+            return
+        raise SealError(
+            f"{target} was replaced, but may be lost in a power failure: {error.strerror or error}; "
+            "check the disk and seal the model again"
+        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import sys
@@ -9,9 +10,12 @@ import warnings
 from pathlib import Path
 
 from confidential_ml.errors import EnclaveError
+from confidential_ml.regular_file import TooLargeError, open_regular, read_limited
 
 FUSE_KEY_VARIABLE = "CONFIDENTIAL_ML_SIMULATION_FUSE_KEY"
 _FUSE_KEY_SIZE = 32
+_MAX_FILE_SIZE = 1024
+_OF_OTHERS = 0o077
 
 WARNING_TEXT = (
     "SIMULATION: this enclave protects nothing. Model, rows and keys can be read by anyone who can read this "
@@ -38,8 +42,15 @@ def warn() -> None:
 def state_directory() -> Path:
     """Where the simulated machine lives: ``$XDG_STATE_HOME/confidential_ml`` (XDG Base Directory Specification)."""
     base = os.environ.get("XDG_STATE_HOME", "")
-    root = Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state"
-    return root / "confidential_ml"
+    if os.path.isabs(base):
+        return Path(base) / "confidential_ml"
+    try:
+        return Path.home() / ".local" / "state" / "confidential_ml"
+    except RuntimeError:
+        raise EnclaveError(
+            "the fuse key of the simulated machine has no place: this user has no home directory; "
+            f"set XDG_STATE_HOME to a directory, or {FUSE_KEY_VARIABLE}"
+        ) from None
 
 
 def fuse_key() -> bytes:
@@ -60,12 +71,25 @@ def fuse_key() -> bytes:
     try:
         if not path.exists():
             _make(path)
-        return _parse(path.read_text(encoding="ascii"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
+        return _parse(_read(path), str(path))
+    except OSError as error:
         raise EnclaveError(
-            f"the fuse key of the simulated machine cannot be read or made at {path}: {error}; "
+            f"the fuse key of the simulated machine cannot be read or made at {path}: {error.strerror or error}; "
             f"make the directory writable or set {FUSE_KEY_VARIABLE}"
         ) from error
+
+
+def _read(path: Path) -> str:
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_mode & _OF_OTHERS:
+            raise EnclaveError(
+                f"the fuse key of the simulated machine at {path} may be used by others: chmod 600 it, or set "
+                f"{FUSE_KEY_VARIABLE}"
+            )
+        try:
+            return read_limited(file, _MAX_FILE_SIZE).decode("ascii", "replace")
+        except TooLargeError:
+            return ""  # no key either
 
 
 def _parse(text: str, where: str) -> bytes:
@@ -78,15 +102,29 @@ def _parse(text: str, where: str) -> bytes:
 def _make(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    key = secrets.token_hex(_FUSE_KEY_SIZE) + "\n"
     try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(_FUSE_KEY_SIZE) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        # link, not rename: of two processes that start together the first one's key stays.
-        os.link(temporary, path)
-    except FileExistsError:
-        pass
+        _write_new(temporary, key)
+        _put_in_place(temporary, path, key)
     finally:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
+
+
+def _put_in_place(temporary: Path, path: Path, key: str) -> None:
+    # Not by renaming: of two processes that start together the first one's key stays.
+    with contextlib.suppress(FileExistsError):
+        try:
+            os.link(temporary, path)
+        except OSError as error:
+            if isinstance(error, FileExistsError):
+                raise
+            # No hard links on this file system. A process that starts at this very moment may meet half a key.
+            _write_new(path, key)
+
+
+def _write_new(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

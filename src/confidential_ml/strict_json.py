@@ -7,8 +7,11 @@ a midpoint turns up is the document read again with `exact_float32=True`.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import re
+import secrets
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -16,14 +19,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from confidential_ml.document_limits import check_counts
 from confidential_ml.errors import ModelFormatError
 
-__all__ = ["contains_float32_midpoint", "float32_from_decimal", "parse"]
+__all__ = ["ArrayLength", "contains_float32_midpoint", "float32_from_decimal", "parse"]
 
 _SMALLEST_EXPONENT = -149  # the smallest float32 is 2**-149
 _FLOAT32_BITS = 24
-_NUMBER_CHARACTERS = b"0123456789+-.eE,"
 _SAFE_INTEGER_DIGITS = 15  # integers this short are float64 numbers
+_NUMBER = rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][-+]?[0-9]++)?+"
+_NUMBERS = re.compile(rb"(?:%b,)*+%b(?=\])" % (_NUMBER, _NUMBER))
+
+
+class ArrayLength(int):
+    """The length of an array of numbers, in its place."""
 
 
 def parse(data: bytes, *, exact_float32: bool = False, unread: tuple[str, ...] = ()) -> Any:
@@ -36,8 +45,8 @@ def parse(data: bytes, *, exact_float32: bool = False, unread: tuple[str, ...] =
     exact_float32
         Round each decimal straight to float32 (the numbers still come as Python floats); several times slower.
     unread
-        Names of arrays of numbers whose values the caller does not look at: they may come as an int, their length,
-        which nearly halves the time for a large model.
+        Names of arrays of numbers whose values the caller does not look at: they may come as an `ArrayLength`, which
+        saves a third of the time for a large model.
 
     Returns
     -------
@@ -47,21 +56,26 @@ def parse(data: bytes, *, exact_float32: bool = False, unread: tuple[str, ...] =
     Raises
     ------
     ModelFormatError
-        The document is not JSON or not UTF-8, is nested too deeply, or names a key twice.
+        The document is not JSON or not UTF-8, is nested too deeply, names a key twice, or is over a limit of
+        `document_limits`.
     """
+    # Brackets and quotes inside strings count too; no model has that many.
+    check_counts("JSON", data.count(b"[") + data.count(b"{"), data.count(b'"') // 2)
     if unread:
+        mark = secrets.token_hex(16)  # no document can hold a string that begins with it
         try:
-            return _parse(_with_lengths(data, unread), exact_float32)
+            return _parse(_with_lengths(data, unread, mark), exact_float32, mark)
         except ModelFormatError:
             pass  # read it as it is, for an error that names the place in the caller's document
     return _parse(data, exact_float32)
 
 
-def _parse(data: bytes, exact_float32: bool) -> Any:
+def _parse(data: bytes, exact_float32: bool, mark: str | None = None) -> Any:
     parse_float = float32_from_decimal if exact_float32 else None
     parse_int = _exact_integer if exact_float32 else None
+    hook = _unique if mark is None else functools.partial(_unique_with_lengths, mark)
     try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_float=parse_float, parse_int=parse_int)
+        return json.loads(data.decode("utf-8"), object_pairs_hook=hook, parse_float=parse_float, parse_int=parse_int)
     except UnicodeDecodeError as error:
         problem = f"byte {error.start} is not UTF-8"
     except json.JSONDecodeError as error:
@@ -74,32 +88,27 @@ def _parse(data: bytes, exact_float32: bool) -> Any:
     raise ModelFormatError(f"JSON: {problem}; the file was cut short or changed")
 
 
-def _with_lengths(data: bytes, names: tuple[str, ...]) -> bytes:
-    """Replace the arrays of numbers of these names by their lengths; leave what looks unusual alone."""
-    spans = sorted(span for name in names for span in _plain_arrays(data, b'"%s":[' % name.encode()))
+def _with_lengths(data: bytes, names: tuple[str, ...], mark: str) -> bytes:
+    """Replace the arrays of numbers of these names by a string, the mark and their lengths."""
+    spans = sorted(span for name in names for span in _number_arrays(data, b'"%s":[' % name.encode()))
     parts, end = [], 0
     for start, stop in spans:
-        parts += [data[end:start], b"%d" % (data.count(b",", start, stop) + 1)]
+        parts += [data[end:start], b'"%s%d"' % (mark.encode(), data.count(b",", start, stop) + 1)]
         end = stop
     parts.append(data[end:])
     return b"".join(parts)
 
 
-def _plain_arrays(data: bytes, key: bytes) -> Iterator[tuple[int, int]]:
-    """Where arrays under a key start and stop, if they hold nothing but what numbers consist of."""
+def _number_arrays(data: bytes, key: bytes) -> Iterator[tuple[int, int]]:
+    """Where arrays under a key start and stop, if they hold numbers only and no spaces."""
     found = data.find(key)
     while found >= 0:
         start = found + len(key)
-        stop = data.find(b"]", start)
-        if stop < 0:
-            return
-        content = data[start:stop]
+        numbers = _NUMBERS.match(data, start)
         # After a backslash the quote is not the beginning of a key but inside one.
-        in_string = data[found - 1 : found] == b"\\"
-        lacks_number = b",," in content or content[:1] in {b"", b","} or content[-1:] == b","
-        if not in_string and not lacks_number and not content.translate(None, _NUMBER_CHARACTERS):
-            yield start - 1, stop + 1
-        found = data.find(key, stop)
+        if numbers and data[found - 1 : found] != b"\\":
+            yield start - 1, numbers.end() + 1
+        found = data.find(key, numbers.end() if numbers else start)
 
 
 def contains_float32_midpoint(values: npt.NDArray[np.float64]) -> bool:
@@ -163,4 +172,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             if key in seen:
                 raise ModelFormatError(f"JSON: key {key[:60]!a} appears twice in one object; the file was changed")
             seen.add(key)
+    return result
+
+
+def _unique_with_lengths(mark: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = _unique(pairs)
+    for key, value in pairs:
+        if isinstance(value, str) and value.startswith(mark):
+            result[key] = ArrayLength(value.removeprefix(mark))
     return result

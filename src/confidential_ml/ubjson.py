@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from confidential_ml.document_limits import check_counts
 from confidential_ml.errors import ModelFormatError
 
 __all__ = ["MAX_DEPTH", "parse"]
@@ -64,8 +65,8 @@ def parse(data: bytes) -> Any:
     Raises
     ------
     ModelFormatError
-        The document is cut short, is nested too deeply, names a key twice, uses a construct XGBoost does not write, or
-        goes on after its end.
+        The document is cut short, is nested too deeply, names a key twice, uses a construct XGBoost does not write,
+        goes on after its end, or is over a limit of `document_limits`.
     """
     reader = _Reader(data)
     value = reader.value(reader.byte(), 0)
@@ -77,10 +78,12 @@ def parse(data: bytes) -> Any:
 
 
 class _Reader:
-    __slots__ = ("_data", "position")
+    __slots__ = ("_containers", "_data", "_strings", "position")
 
     def __init__(self, data: bytes) -> None:
         self._data = data
+        self._containers = 0
+        self._strings = 0
         self.position = 0
 
     def value(self, marker: int, depth: int) -> Any:
@@ -120,7 +123,13 @@ class _Reader:
             raise self._error("a length is negative")
         return int(length)
 
+    def _count(self, containers: int, strings: int) -> None:
+        self._containers += containers
+        self._strings += strings
+        check_counts("UBJSON", self._containers, self._strings)
+
     def _text(self) -> str:
+        self._count(0, 1)
         size = self._length()
         begin = self._advance(size)
         try:
@@ -129,6 +138,7 @@ class _Reader:
             raise self._error("a string is not UTF-8") from None
 
     def _object(self, depth: int) -> dict[str, Any]:
+        self._count(1, 0)
         result: dict[str, Any] = {}
         while self._peek() != _OBJECT_END:
             key = self._text()
@@ -139,6 +149,7 @@ class _Reader:
         return result
 
     def _array(self, depth: int) -> Any:
+        self._count(1, 0)
         marker = self._peek()
         if marker == _TYPE:
             return self._typed_array()

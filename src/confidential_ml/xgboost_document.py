@@ -20,6 +20,7 @@ __all__ = [
     "Integers",
     "check_length",
     "count_in",
+    "flags",
     "integer_array_in",
     "integers",
     "kind_of",
@@ -97,6 +98,13 @@ def count_in(parent: dict[str, Any], name: str, where: str, default: int | None 
 
 def integers(value: object) -> Integers:
     """Make an int64 array of an array of the document; TypeError or OverflowError if it is something else."""
+    if isinstance(value, list) and bool in set(map(type, value)):
+        raise TypeError
+    return flags(value)
+
+
+def flags(value: object) -> Integers:
+    """Like `integers`, but a list may hold true and false for 1 and 0, as XGBoost 1.0 wrote them."""
     # array.array checks every element at C speed: it refuses floats, strings, nested lists and too large integers.
     if isinstance(value, list):
         return np.asarray(array("q", value), np.int64)
@@ -107,7 +115,7 @@ def integers(value: object) -> Integers:
 
 def numbers(value: object) -> npt.NDArray[Any]:
     """Make a float array of an array of the document; TypeError or OverflowError if it is something else."""
-    if isinstance(value, list):
+    if isinstance(value, list) and bool not in set(map(type, value)):
         return np.asarray(array("d", value), np.float64)
     if isinstance(value, np.ndarray) and value.dtype.kind == "f":
         return value

@@ -16,6 +16,13 @@ import numpy as np
 from confidential_ml import flat_model, strict_json, ubjson
 from confidential_ml.errors import InvalidInputError, ModelFormatError
 from confidential_ml.flat_model import Forest
+from confidential_ml.regular_file import (
+    NotRegularFileError,
+    TooLargeError,
+    checked_path,
+    open_regular,
+    read_limited,
+)
 from confidential_ml.xgboost_document import (
     Document,
     DoubleRoundingError,
@@ -45,7 +52,7 @@ _LOGISTIC = ("reg:logistic", "binary:logistic")
 _LOG_LINK = ("count:poisson", "reg:tweedie", "survival:cox", "survival:aft")
 _MULTICLASS = ("multi:softprob", "multi:softmax")
 
-_DECIMAL = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
+_DECIMAL = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?", re.ASCII)
 
 _CONVERT_OLD_BINARY = (
     "convert it with any XGBoost from 1.6 to 3.0: booster.load_model(path), then booster.save_model('model.json')"
@@ -72,7 +79,7 @@ def to_flat_model(source: object) -> bytes:
     ModelFormatError
         This is no model of a kind that can be read, it is damaged, or it is over a limit.
     InvalidInputError
-        `source` is none of the above.
+        `source` is none of the above, or names no regular file.
     OSError
         The file cannot be read.
 
@@ -103,18 +110,30 @@ def _convert(data: bytes) -> bytes:
 
 def _read(source: object) -> bytes:
     if isinstance(source, (str, os.PathLike)):
-        with open(source, "rb") as file:
-            # Not fstat: the size of a pipe is not known. One byte more than allowed tells an oversized file.
-            return _check_size(file.read(MAX_DOCUMENT_SIZE + 1))
+        return _read_file(checked_path(source, "the path of the model"))
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _check_size(bytes(source))
     return _check_size(_read_booster(source))
 
 
+def _read_file(path: str) -> bytes:
+    try:
+        with open_regular(path) as file:
+            return read_limited(file, MAX_DOCUMENT_SIZE)
+    except NotRegularFileError:
+        raise InvalidInputError(f"{path} is not a regular file; read it yourself and pass the bytes") from None
+    except TooLargeError:
+        raise _too_large() from None
+
+
 def _check_size(data: bytes) -> bytes:
     if len(data) > MAX_DOCUMENT_SIZE:
-        raise ModelFormatError(f"the model file is larger than the limit of {MAX_DOCUMENT_SIZE} bytes")
+        raise _too_large()
     return data
+
+
+def _too_large() -> ModelFormatError:
+    return ModelFormatError(f"the model file is larger than the limit of {MAX_DOCUMENT_SIZE} bytes")
 
 
 def _read_booster(source: Any) -> bytes:
@@ -256,10 +275,11 @@ def _group_count(parameters: dict[str, Any], objective: str) -> int:
 def _base_score(parameters: dict[str, Any], objective: str, n_groups: int) -> Floats:
     """Read "5E-1" (up to 3.0), "[5E-1,...]" or "(5E-1,...)"; one value stands for all groups."""
     where = "learner_model_param.base_score"
-    text = "".join(string_in(parameters, "base_score", "learner_model_param").split())
-    if text[:1] in ("[", "(") and text[-1:] in ("]", ")"):
-        text = text[1:-1]
-    decimals = text.split(",")
+    text = string_in(parameters, "base_score", "learner_model_param")
+    if text[:1] + text[-1:] in ("[]", "()"):
+        decimals = [decimal.strip(" ") for decimal in text[1:-1].split(",")]
+    else:
+        decimals = text.split(",")
     if len(decimals) not in (1, n_groups):
         raise ModelFormatError(f"{where}: {len(decimals)} values for {n_groups} groups")
     for position, decimal in enumerate(decimals):

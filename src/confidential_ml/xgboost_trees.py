@@ -10,12 +10,14 @@ import numpy.typing as npt
 from confidential_ml import flat_model
 from confidential_ml.errors import ModelFormatError
 from confidential_ml.flat_model import Forest
+from confidential_ml.strict_json import ArrayLength
 from confidential_ml.xgboost_document import (
     Document,
     Floats,
     Integers,
     check_length,
     count_in,
+    flags,
     integers,
     numbers,
     object_in,
@@ -61,7 +63,7 @@ class Trees:
             right=self._nodes("right_children"),
             feature=self._nodes("split_indices"),
             value=self._document.float32(self._concatenate("split_conditions", numbers, self._sizes)),
-            default_left=self._nodes("default_left"),
+            default_left=self._concatenate("default_left", flags, self._sizes),
             categorical=split_type == 1,
             set_sizes=set_sizes,
             categories=categories,
@@ -111,12 +113,12 @@ class Trees:
             except KeyError:
                 raise ModelFormatError(f"tree {number}: {name} is missing; the file is damaged") from None
             except (TypeError, OverflowError):
-                kind = "integers" if convert is integers else "numbers"
+                kind = "numbers" if convert is numbers else "integers"
                 raise ModelFormatError(f"tree {number}: {name} is not an array of {kind}") from None
             if lengths is not None:
                 check_length(f"tree {number}: {name}", len(part), int(lengths[number]))
             parts.append(part)
-        empty = np.zeros(0, np.int64 if convert is integers else np.float64)
+        empty = np.zeros(0, np.float64 if convert is numbers else np.int64)
         return np.concatenate(parts) if parts else empty
 
     def _check_statistics(self, name: str) -> None:
@@ -124,9 +126,9 @@ class Trees:
         width = self._leaf_size if name == "base_weights" else 1
         for number, tree in enumerate(self._trees):
             value = tree.get(name, ())
-            if not isinstance(value, (list, np.ndarray)) and type(value) is not int:
+            if not isinstance(value, (list, np.ndarray, ArrayLength)):
                 raise ModelFormatError(f"tree {number}: {name} is missing or no array; the file is damaged")
-            length = value if isinstance(value, int) else len(value)  # strict_json hands over the length alone
+            length = value if isinstance(value, ArrayLength) else len(value)
             check_length(f"tree {number}: {name}", length, int(self._sizes[number]) * width)
 
     def _leaf_vectors(self) -> Floats:
