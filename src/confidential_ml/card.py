@@ -29,12 +29,8 @@ def byte_size(size: int) -> str:
     """A count of bytes in a unit that suits it, binary prefixes."""
     if size < 1024:
         return f"{size} bytes"
-    amount, unit = float(size), ""
-    for unit in ("KiB", "MiB", "GiB"):
-        amount /= 1024
-        if amount < 1024:
-            break
-    return f"{amount:.3g} {unit}" if amount < 1000 else f"{amount:.0f} {unit}"
+    exponent = min((size.bit_length() - 1) // 10, 3)
+    return f"{size / 1024**exponent:.1f} {('KiB', 'MiB', 'GiB')[exponent - 1]}"
 
 
 def platform_label(identity: EnclaveIdentity) -> str:

@@ -8,8 +8,8 @@ import os
 import re
 import weakref
 from dataclasses import dataclass
-from types import NotImplementedType, TracebackType
-from typing import Any, NoReturn
+from types import TracebackType
+from typing import Any, NoReturn, SupportsIndex
 
 import numpy as np
 
@@ -249,7 +249,7 @@ class ConfidentialModel:
         base_margin: Any = None,
         missing: float = _NAN,
         strict_shape: bool = False,
-        n_threads: int | None = None,
+        n_threads: SupportsIndex | None = None,
     ) -> FloatArray:
         """Predict; the same bits and the same shape as ``xgboost.Booster.predict`` of XGBoost 3.4.
 
@@ -377,7 +377,7 @@ class ConfidentialModel:
         return card.render(info.model_id, info.enclave, rows, is_open=self.is_open)
 
 
-def _closed(_: Any) -> NotImplementedType:
+def _closed(_: Any) -> Any:
     """In the place of a model's short way: what is wrong is said on the long one."""
     return NotImplemented
 
@@ -395,7 +395,7 @@ def _checked_digest(digest: object) -> str:
     return digest.lower()
 
 
-def _thread_count(n_threads: int | None) -> int:
+def _thread_count(n_threads: SupportsIndex | None) -> int:
     if n_threads is None:
         return 0
     try:
