@@ -74,32 +74,46 @@ inline Words select_key(const int32_t* table, Words index) {
   }
 }
 
-// The count of thresholds <= value, by binary search; one level doubles the count so far and adds 0 or 1.
+// Four times 8 rows, so that the steps of one group need not wait for each other.
+struct Group {
+  Words value, count;
+};
+
+// One level of a binary search doubles the count so far and adds 0 or 1.
+template <int kLevel>
+inline void search_level(const int32_t* keys, Group* group) {
+  constexpr int kChunks = kLevel <= 3 ? 1 : 1 << (kLevel - 3);
+  const Words is_less = _mm256_cmpgt_epi32(select_key<kChunks, kLevel - 1>(keys, group->count), group->value);
+  group->count = _mm256_slli_epi32(group->count, 1) | _mm256_andnot_si256(is_less, _mm256_set1_epi32(1));
+}
+
 template <int kLevel, int kLevels>
-inline Words search(const int32_t* keys, Words value, Words count) {
-  if constexpr (kLevel == kLevels) {
-    return count;
-  } else {
+inline void search(const int32_t* keys, Group* groups) {
+  if constexpr (kLevel < kLevels) {
     constexpr int kChunks = kLevel <= 3 ? 1 : 1 << (kLevel - 3);
-    const Words is_less = _mm256_cmpgt_epi32(select_key<kChunks, kLevel - 1>(keys, count), value);
-    const Words next = _mm256_slli_epi32(count, 1) | _mm256_andnot_si256(is_less, _mm256_set1_epi32(1));
-    return search<kLevel + 1, kLevels>(keys + 8 * kChunks, value, next);
+    search_level<kLevel>(keys, groups);
+    search_level<kLevel>(keys, groups + 1);
+    search_level<kLevel>(keys, groups + 2);
+    search_level<kLevel>(keys, groups + 3);
+    search<kLevel + 1, kLevels>(keys + 8 * kChunks, groups);
   }
 }
 
 // Ranks of the feature among the thresholds; a missing value has rank 0 and is marked in `missing`.
 template <int kLevels>
 inline Bytes rank(const float* const* rows, uint32_t feature, const int32_t* keys, Bytes* missing) {
-  Words ranks[4], missing_words[4];
+  Words missing_words[4];
+  Group groups[4];
   for (int i = 0; i < 4; ++i) {
     const Words bits = gather(rows + 8 * i, feature);
     const Words magnitude = bits & _mm256_set1_epi32(0x7fffffff);
     const Words key = _mm256_sign_epi32(magnitude, bits | _mm256_set1_epi32(1));  // order_key()
     const Words is_nan = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7f800000));
-    const Words lowest = _mm256_set1_epi32(INT32_MIN);
-    ranks[i] = search<0, kLevels>(keys, _mm256_blendv_epi8(key, lowest, is_nan), _mm256_setzero_si256());
+    groups[i] = {_mm256_blendv_epi8(key, _mm256_set1_epi32(INT32_MIN), is_nan), _mm256_setzero_si256()};
     missing_words[i] = _mm256_srli_epi32(is_nan, 24);
   }
+  search<0, kLevels>(keys, groups);
+  const Words ranks[4] = {groups[0].count, groups[1].count, groups[2].count, groups[3].count};
   *missing = pack(missing_words);
   return pack(ranks);
 }

@@ -154,20 +154,23 @@ CML_INLINE Bytes complete_exit(const Nodes& nodes, std::integer_sequence<int, kL
 // that is reached from a node; those of the exits themselves are constant.
 CML_INLINE Bytes general_exit(const Plan& plan, const Part& part, const uint8_t* columns, uint8_t* slots) {
   uint8_t* results = slots + kExits * kLanes;
-  const uint32_t* node_columns = plan.node_columns.data() + part.first_node;
   const int8_t* limits = plan.node_limits.data() + part.first_node;
-  const Children* children = plan.children.data() + part.first_children;
+  const GeneralNode* nodes = plan.general_nodes.data() + part.first_general;
+  const auto left_at = [&](size_t i, const GeneralNode& node) {
+    return greater(broadcast(static_cast<uint8_t>(limits[i])), load(columns + node.column()));
+  };
   Bytes exit = broadcast(0);
-  size_t node = part.node_count;
-  for (const size_t others = node - part.lowest_count; node-- > others;) {
+  const size_t others = part.node_count - part.lowest_count;
+  for (size_t i = part.node_count; i-- > others;) {
     // Of two exits the left one has the next number: minus a mask is plus one.
-    exit = subtract(load(slots + children[node].right), goes_left(node_columns, limits, node, columns));
-    store(results + node * kLanes, exit);
+    const GeneralNode node = nodes[i];
+    exit = subtract(load(slots + node.right()), left_at(i, node));
+    store(results + i * kLanes, exit);
   }
-  for (node = part.node_count - part.lowest_count; node-- > 0;) {
-    const Bytes left = goes_left(node_columns, limits, node, columns);
-    exit = blend(left, load(slots + children[node].left), load(slots + children[node].right));
-    store(results + node * kLanes, exit);
+  for (size_t i = others; i-- > 0;) {
+    const GeneralNode node = nodes[i];
+    exit = blend(left_at(i, node), load(slots + node.left()), load(slots + node.right()));
+    store(results + i * kLanes, exit);
   }
   return exit;
 }

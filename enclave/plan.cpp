@@ -264,7 +264,7 @@ class Planner {
   Part new_part(uint32_t exits) {
     Part part{};
     part.first_node = static_cast<uint32_t>(plan_.node_columns.size());
-    part.first_children = static_cast<uint32_t>(plan_.children.size());
+    part.first_general = static_cast<uint32_t>(plan_.general_nodes.size());
     part.first_link = static_cast<uint32_t>(plan_.links.size());
     part.first_leaf = plan_.leaves.size();
     part.chunk_count = static_cast<uint16_t>((exits + 15) / 16);
@@ -371,7 +371,8 @@ class Planner {
       const uint32_t left = left_of(node), right = left + 1;
       const uint32_t right_exits = cut_[right] ? 1 : exits_[right];
       const uint16_t left_slot = slot_of(left, first_exit_[node] + right_exits);
-      plan_.children.push_back({left_slot, slot_of(right, first_exit_[node])});
+      const uint16_t right_slot = slot_of(right, first_exit_[node]);
+      plan_.general_nodes.push_back(GeneralNode::of(plan_.node_columns.back(), left_slot, right_slot));
     }
     if (members.empty()) set_leaf(part, 0, nodes_[root]);
     part.link_count = static_cast<uint32_t>(plan_.links.size()) - part.first_link;
@@ -404,7 +405,7 @@ class Planner {
 size_t Plan::size() const {
   return bytes_of(windows) + bytes_of(keys) + bytes_of(category_features) + bytes_of(category_splits) +
          bytes_of(category_chunks) + bytes_of(trees) + bytes_of(parts) + bytes_of(links) +
-         bytes_of(node_columns) + bytes_of(node_limits) + bytes_of(children) + bytes_of(leaves) +
+         bytes_of(node_columns) + bytes_of(node_limits) + bytes_of(general_nodes) + bytes_of(leaves) +
          for_row.size();
 }
 
@@ -412,7 +413,7 @@ Plan make_plan(const Model& model) {
   Plan plan{};
   Planner(model, &plan).run();
   plan.keys.shrink_to_fit();
-  plan.children.shrink_to_fit();
+  plan.general_nodes.shrink_to_fit();
   plan.for_row = make_row_plan(plan);
   if (plan.size() > kMaxPlanSize) throw PlanLimitExceeded();
   return plan;

@@ -67,7 +67,7 @@ struct CategoryChunk {
 
 struct Part {
   uint32_t first_node;
-  uint32_t first_children;  // in Plan::children; unless complete
+  uint32_t first_general;  // in Plan::general_nodes; unless complete
   uint32_t first_link, link_count;
   size_t first_leaf;  // in Plan::leaves; leaf_size tables of chunk_count chunks
   uint16_t node_count;
@@ -82,8 +82,16 @@ struct Link {
   uint32_t exit;
 };
 
-struct Children {
-  uint16_t left, right;  // slots
+// A node of a part that is not complete. One word, since the loop over such nodes is bound by its loads.
+struct GeneralNode {
+  uint64_t word;
+
+  static GeneralNode of(uint32_t column, uint16_t left, uint16_t right) {
+    return {uint64_t{right} << 48 | uint64_t{left} << 32 | column};
+  }
+  uint32_t column() const { return static_cast<uint32_t>(word); }
+  uint32_t left() const { return static_cast<uint32_t>(word >> 32) & 0xffff; }  // slots
+  uint32_t right() const { return static_cast<uint32_t>(word >> 48); }
 };
 
 struct PlannedTree {
@@ -105,7 +113,7 @@ struct Plan {
   SecretVector<Link> links;
   SecretVector<uint32_t> node_columns;
   SecretVector<int8_t> node_limits;
-  SecretVector<Children> children;  // of the nodes that are in no complete part
+  SecretVector<GeneralNode> general_nodes;
   SecretVector<uint8_t> leaves;
   RowPlan for_row;
 

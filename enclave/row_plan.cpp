@@ -96,8 +96,8 @@ class RowPlanner {
       const uint32_t child = 2 * place.index + (left ? 1 : 2);
       return child < part.node_count ? child : kNoNode;
     }
-    const Children& children = plan_.children[part.first_children + place.index];
-    const uint32_t slot = (left ? children.left : children.right) / uint32_t{kLanes};
+    const GeneralNode& node = plan_.general_nodes[part.first_general + place.index];
+    const uint32_t slot = (left ? node.left() : node.right()) / uint32_t{kLanes};
     return slot >= kExits ? slot - static_cast<uint32_t>(kExits) : kNoNode;
   }
 
