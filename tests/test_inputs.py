@@ -6,9 +6,11 @@ import array
 import decimal
 import fractions
 import functools
+import json
 import traceback
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -483,3 +485,59 @@ def test_the_enclave_itself_checks_handle_columns_and_rounds(
         core.predict(handle, rows, 1, 1, 1, False, 0, 0, np.zeros(3, np.float32), 0)
     with pytest.raises(cml.EnclaveError, match="sizes"):
         core.predict(handle, rows, 1, 2, 1, False, 0, 0, None, 0)
+
+
+# ---- the text of a model in the place of something else -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", ['{"learner": 7654.3125}', '  {"version": [7654.3125' + ", 1" * 4000, "7654.3125," * 30]
+)
+def test_the_text_of_a_model_is_no_path_and_not_shown(text: str, tmp_path: Path, regression_file: Path) -> None:
+    """Nor is it the `filename` of an error that this one came from."""
+    good = regression_file
+    attempts: list[Callable[[], object]] = [
+        lambda: cml.seal(text, tmp_path / "x"),
+        lambda: cml.seal(good, text),
+        lambda: cml.seal(good, tmp_path / "x", policy=text),
+        lambda: cml.seal(good, tmp_path / "x", model_id=text),
+        lambda: cml.ConfidentialModel.load_sealed(text),
+        lambda: cml.ConfidentialModel.load_sealed(text.encode()),
+        lambda: cml.inspect_sealed(text),
+        lambda: cml.Enclave(text),
+    ]
+    for attempt in attempts:
+        with pytest.raises(cml.ConfidentialMLError) as caught:
+            attempt()
+        shown = "".join(traceback.format_exception_only(caught.value))
+        assert "7654" not in shown
+        assert "7654" not in repr(caught.value.__cause__)
+
+
+def test_something_else_in_the_place_of_an_enclave(
+    tmp_path: Path, regression_file: Path, regression: cml.ConfidentialModel
+) -> None:
+    cml.seal(regression_file, tmp_path / "x")
+    wrong: Any
+    for wrong in ("enclave", regression, cml.Enclave):
+        with pytest.raises(cml.InvalidInputError, match=r"must be a confidential_ml\.Enclave"):
+            cml.ConfidentialModel.load_sealed(tmp_path / "x", enclave=wrong)
+        with pytest.raises(cml.InvalidInputError, match=r"must be a confidential_ml\.Enclave"):
+            cml.seal(regression_file, tmp_path / "y", enclave=wrong)
+
+
+def test_an_error_in_a_model_names_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "cut.json"
+    path.write_text('{"learner": {')
+    with pytest.raises(cml.ModelFormatError, match=r"cut\.json: .*JSON"):
+        cml.seal(path, tmp_path / "x")
+
+
+def test_a_warning_points_at_who_called_seal(tmp_path: Path, regression_file: Path) -> None:
+    path = tmp_path / "old.json"
+    document = json.loads(regression_file.with_suffix(".json").read_text())
+    document["version"] = [1, 4, 0]
+    path.write_text(json.dumps(document))
+    with pytest.warns(UserWarning, match=r"XGBoost 1\.4") as caught:
+        cml.seal(path, tmp_path / "x")
+    assert [warning.filename for warning in caught if "1.4" in str(warning.message)] == [__file__]

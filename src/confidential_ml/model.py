@@ -76,7 +76,12 @@ def seal(
     """
     where = checked_path(path, "path")
     if not isinstance(policy, str) or policy not in POLICIES:
-        raise InvalidInputError(f"policy must be 'mrenclave' or 'mrsigner', not {policy!r}")
+        shown = (
+            repr(policy)
+            if isinstance(policy, str) and policy.isalnum() and len(policy) <= 32
+            else type(policy).__name__
+        )
+        raise InvalidInputError(f"policy must be 'mrenclave' or 'mrsigner', not {shown}")
     if not isinstance(model_id, str):
         raise InvalidInputError(f"model_id must be text, not {type(model_id).__name__}")
     if not model_id.isascii():
@@ -84,7 +89,7 @@ def seal(
             "a model id has 1 to 64 characters of A-Z a-z 0-9 . _ - and starts with a letter or digit"
         )
     flat = to_flat_model(model)
-    used = default_enclave() if enclave is None else enclave
+    used = _enclave_or_default(enclave)
     sealed = used._core.seal_model(flat, model_id.encode("ascii"), POLICIES[policy])
     write_sealed(where, sealed)
     return parse_header(sealed, where)
@@ -211,7 +216,7 @@ class ConfidentialModel:
             expected_digest = _checked_digest(expected_digest)
         where = checked_path(path, "path")
         sealed = read_sealed(where)
-        used = default_enclave() if enclave is None else enclave
+        used = _enclave_or_default(enclave)
         try:
             handle = used._core.load_model(sealed)
         except SealError as error:
@@ -252,6 +257,9 @@ class ConfidentialModel:
         n_threads: SupportsIndex | None = None,
     ) -> FloatArray:
         """Predict; the same bits and the same shape as ``xgboost.Booster.predict`` of XGBoost 3.4.
+
+        Also for a model that was sealed from an estimator: probabilities instead of labels, and all rounds. An
+        estimator that stopped early uses ``iteration_range=(0, best_iteration + 1)``.
 
         Parameters
         ----------
@@ -336,7 +344,8 @@ class ConfidentialModel:
         last = end or self._info.n_rounds
         if begin > last or last > self._info.n_rounds:
             raise InvalidInputError(
-                f"iteration_range is ({begin}, {end}), but the model has {self._info.n_rounds} rounds"
+                f"iteration_range is ({begin}, {end}); it must be (begin, end) with begin <= end <= "
+                f"{self._info.n_rounds}, the model's rounds"
             )
         return begin, end
 
@@ -407,6 +416,14 @@ def _thread_count(n_threads: SupportsIndex | None) -> int:
     return min(count, _MAX_THREADS)
 
 
+def _enclave_or_default(enclave: Enclave | None) -> Enclave:
+    if enclave is None:
+        return default_enclave()
+    if not isinstance(enclave, Enclave):
+        raise InvalidInputError(f"enclave must be a confidential_ml.Enclave, not {type(enclave).__name__}")
+    return enclave
+
+
 def _unload(core: Any, handle: int) -> None:
     if core.is_open:
         # Closed by another thread between the two lines: the model went with it.
@@ -424,4 +441,7 @@ def _explain(error: SealError, sealed: bytes, where: str, own: EnclaveIdentity) 
             f" (sealed for {info.policy.upper()} {theirs}, SVN {info.isv_svn}, {info.platform}; "
             f"this enclave: {ours}, SVN {own.isv_svn}, {own.platform})"
         )
+        if (theirs, info.platform) == (ours, own.platform) and info.isv_svn <= own.isv_svn:
+            key = "" if own.platform == "openenclave" else ", which in a simulation is another fuse key"
+            text += f"; the measurements agree, so it was sealed on another machine{key}"
     return type(error)(text)

@@ -12,6 +12,8 @@ from confidential_ml.errors import InvalidInputError
 __all__ = ["NotRegularFileError", "TooLargeError", "checked_path", "open_regular", "read_limited"]
 
 _SMALLEST_READ = 1 << 16
+# What Linux allows a path and a name in it.
+_LONGEST_PATH, _LONGEST_NAME = 4095, 255
 
 
 class NotRegularFileError(OSError):
@@ -35,7 +37,8 @@ def checked_path(path: object, argument: str) -> str:
     Raises
     ------
     InvalidInputError
-        For another type, and for a path no file can have: with a null character or a lone surrogate.
+        For another type, and for a path no file can have: with a null character or a lone surrogate, or too long. So
+        the text of a model that is taken for a path is never shown in an error about that path.
     """
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise InvalidInputError(f"{argument} must be a path (str, bytes or os.PathLike), not {type(path).__name__}")
@@ -46,6 +49,14 @@ def checked_path(path: object, argument: str) -> str:
         raise InvalidInputError(f"{argument} cannot be the path of a file: it is not text in its encoding") from None
     if "\0" in text:
         raise InvalidInputError(f"{argument} cannot be the path of a file: it holds a null character")
+    encoded = os.fsencode(text)
+    too_long = len(encoded) > _LONGEST_PATH or max(map(len, encoded.split(b"/"))) > _LONGEST_NAME
+    if too_long or (text.lstrip()[:1] == "{" and '"' in text):
+        raise InvalidInputError(
+            f"{argument} cannot be the path of a file: it has {len(text)} characters"
+            + ("" if too_long else " and looks like JSON")
+            + "; pass a model itself as bytes"
+        )
     return text
 
 

@@ -57,6 +57,7 @@ _DECIMAL = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?", re.ASCII)
 _CONVERT_OLD_BINARY = (
     "convert it with any XGBoost from 1.6 to 3.0: booster.load_model(path), then booster.save_model('model.json')"
 )
+_PATH_NAME = "the path of the model"
 _SAVE_IT = "save the model with booster.save_model('model.ubj') and use that file"
 
 
@@ -88,12 +89,14 @@ def to_flat_model(source: object) -> bytes:
     UserWarning
         The model was written by an XGBoost older than 1.6, or newer than this package was tested with.
     """
-    data = _read(source)
+    where = f"{checked_path(source, _PATH_NAME)}: " if isinstance(source, (str, os.PathLike)) else ""
     try:
-        return _convert(data)
+        return _convert(_read(source))
+    except ModelFormatError as error:
+        problem = str(error)
     except MemoryError:
         problem = "the model does not fit into memory"
-    raise ModelFormatError(problem)
+    raise ModelFormatError(where + problem)
 
 
 def _convert(data: bytes) -> bytes:
@@ -110,7 +113,7 @@ def _convert(data: bytes) -> bytes:
 
 def _read(source: object) -> bytes:
     if isinstance(source, (str, os.PathLike)):
-        return _read_file(checked_path(source, "the path of the model"))
+        return _read_file(checked_path(source, _PATH_NAME))
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _check_size(bytes(source))
     return _check_size(_read_booster(source))
@@ -247,8 +250,8 @@ def _check_version(root: dict[str, Any]) -> None:
 
 
 def _warn(message: str) -> None:
-    # Frames above this one: _check_version, _flatten, _convert, to_flat_model, and then the caller's.
-    warnings.warn(message, UserWarning, stacklevel=6)
+    # Frames above this one: _check_version, _flatten, _convert, to_flat_model, seal, and then the caller's.
+    warnings.warn(message, UserWarning, stacklevel=7)
 
 
 def _objective(learner: dict[str, Any]) -> str:
