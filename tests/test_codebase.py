@@ -354,6 +354,9 @@ def test_limits_agree_between_the_enclave_python_and_the_format() -> None:
     for name, power in documented.items():
         assert enclave[name] == 1 << power, name
     assert enclave["kMaxFlatModelSize"] == int(_stated(r"at most (\d+) MiB")) << 20
+    assert enclave["kMaxPlanSize"] == int(_stated(r"take more than\s+(\d+) MiB")) << 20
+    assert enclave["kMaxColumnBytes"] == int(_stated(r"or (\d+) MiB for what it makes of 32 rows")) << 20
+    assert enclave["kMaxQuantiles"] == int(_stated(r"at most (\d,\d+) for reg:quantileerror").replace(",", ""))
     assert enclave["kMaxDepth"] == int(_stated(r"is at most (\d+)\."))
     assert enclave["kMaxSealedHeaderSize"] == int(_stated(r"before the ciphertext, at most (\d+)"))
     assert enclave["kMaxModelIdSize"] == int(_stated(r"model_id_size, 1 to (\d+)"))
