@@ -396,6 +396,35 @@ TEST_F(Started, DescribesEveryKindOfModel) {
   }
 }
 
+// 13 MB as a flat model; but a leaf table takes places by the 16.
+TEST_F(Started, DoesNotSealWhatItCouldNotLoad) {
+  BuiltModel model;
+  model.group_count = model.leaf_size = 1u << 16;
+  model.base_score.assign(model.group_count, 0.0f);
+  test::BuiltTree leaf;
+  leaf.nodes.resize(1);
+  leaf.nodes[0].leaf_vector.assign(model.leaf_size, 1.0f);
+  const auto status_of = [&](size_t trees) {
+    model.rounds.assign(trees, {leaf});
+    Bytes sealed;
+    return enclave_.seal(test::flat_bytes(model), "large", kMrenclave, &sealed);
+  };
+  EXPECT_EQ(Status::kOk, status_of(5));
+  EXPECT_EQ(Status::kModelPlanTooLarge, status_of(50));
+}
+
+TEST_F(Started, SortsAThousandQuantilesAndNoMore) {
+  BuiltModel model;
+  model.objective = 16;  // reg:quantileerror
+  for (const uint32_t groups : {1024u, 1025u}) {
+    model.group_count = groups;
+    model.base_score.assign(groups, 0.0f);
+    Bytes sealed;
+    EXPECT_EQ(groups == 1024 ? Status::kOk : Status::kModelLimitExceeded,
+              enclave_.seal(test::flat_bytes(model), "many", kMrenclave, &sealed));
+  }
+}
+
 TEST_F(Started, DescriptionHasOneSize) {
   const uint64_t handle = enclave_.loaded(scalar_model());
   Bytes buffer(200);
