@@ -141,15 +141,15 @@ class RowPlanner {
     }
   }
 
-  bool is_complete(uint32_t first, uint32_t count) const {
+  // The depth of parts that are all complete and equally deep, where that layout is the cheaper one, else 0.
+  uint32_t complete_depth(uint32_t first, uint32_t count) const {
     const uint32_t depth = plan_.parts[first].depth;
-    if (depth == 0) return false;
     for (uint32_t part = first; part < first + count; ++part) {
-      if (plan_.parts[part].depth != depth) return false;
+      if (plan_.parts[part].depth != depth) return 0;
     }
     size_t general = 0;
     for (const auto& level : levels_) general += vectors_of(level.size());
-    return plan_.parts[first].node_count <= kChildrenCost * general;
+    return plan_.parts[first].node_count <= kChildrenCost * general ? depth : 0;
   }
 
   // Of the general parts of a block: a child comes after its parent.
@@ -187,8 +187,8 @@ class RowPlanner {
     block.first_vector = vectors_of(row_plan_.node_limits.size());
     block.first_level = static_cast<uint32_t>(row_plan_.levels.size());
     block.first_children = static_cast<uint32_t>(row_plan_.children.size());
-    if (is_complete(first, count)) {
-      block.depth = plan_.parts[first].depth;
+    block.depth = complete_depth(first, count);
+    if (block.depth != 0) {
       add_complete_levels(first, count, block.depth);
       row_plan_.widest_level = std::max(row_plan_.widest_level, 1u << (block.depth - 1));
     } else {

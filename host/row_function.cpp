@@ -81,7 +81,7 @@ py::object row_function(BoundModel model) {
         delete static_cast<BoundModel*>(PyCapsule_GetPointer(self, kCapsuleName));
       }));
   if (!capsule) throw py::error_already_set();
-  owned.release();
+  static_cast<void>(owned.release());  // the capsule's now
   auto function = py::reinterpret_steal<py::object>(PyCFunction_New(&definition, capsule.ptr()));
   if (!function) throw py::error_already_set();
   return function;
