@@ -10,6 +10,7 @@ namespace confidential_ml {
 namespace {
 
 typedef int8_t Bytes __attribute__((vector_size(32)));
+typedef uint8_t Unsigned __attribute__((vector_size(32)));  // whose sums wrap
 
 inline Bytes load(const void* source) {
   Bytes bytes;
@@ -21,7 +22,7 @@ inline Bytes broadcast(uint32_t byte) { return Bytes{} + static_cast<int8_t>(byt
 inline Bytes greater(Bytes a, Bytes b) { return a > b; }
 inline Bytes equal_bytes(Bytes a, Bytes b) { return a == b; }
 inline Bytes blend(Bytes mask, Bytes if_set, Bytes if_clear) { return (mask & if_set) | (~mask & if_clear); }
-inline Bytes subtract(Bytes a, Bytes b) { return a - b; }
+inline Bytes subtract(Bytes a, Bytes b) { return Bytes(Unsigned(a) - Unsigned(b)); }
 
 inline Bytes position_in_chunk(Bytes at, uint32_t chunk) { return at ^ broadcast(16 * chunk); }
 
@@ -71,7 +72,7 @@ inline Bytes load_halves(const uint8_t* low, const uint8_t* high) {
   return bytes;
 }
 inline Bytes repeat_half(const uint8_t* source) { return load_halves(source, source); }
-inline Bytes add(Bytes a, Bytes b) { return a + b; }
+inline Bytes add(Bytes a, Bytes b) { return Bytes(Unsigned(a) + Unsigned(b)); }
 inline Bytes shuffle(Bytes bytes, Bytes control) {
   Bytes found;
   for (size_t i = 0; i < kLanes; ++i) {

@@ -175,7 +175,7 @@ void transform(Objective objective, uint32_t group_count, size_t row_count, floa
       each_row(expectiles);
       break;
   }
-  std::memcpy(values, margins, count * sizeof(float));
+  if (count != 0) std::memcpy(values, margins, count * sizeof(float));
 }
 
 }  // namespace confidential_ml
