@@ -7,6 +7,7 @@
 #include "simulation/enclave_runtime.h"
 
 #include <openenclave/edger8r/enclave.h>
+#include <openssl/crypto.h>
 #include <xmmintrin.h>
 
 #include <atomic>
@@ -62,6 +63,15 @@ class DefaultFloatingPoint {
   uint16_t x87_control_ = 0;
 };
 
+// Open Enclave runs the destructors of thread-specific data when an ecall returns. Left to the thread's own end,
+// libcrypto's would run while, or after, another thread unloads this image, and free twice.
+struct ThreadState {
+  ThreadState() = default;
+  ~ThreadState() { OPENSSL_thread_stop(); }
+  ThreadState(const ThreadState&) = delete;
+  ThreadState& operator=(const ThreadState&) = delete;
+};
+
 oe_result_t call(oe_ecall_func_t function, const uint8_t* input, size_t input_size, uint8_t* output,
                  size_t output_size, size_t* output_written) {
   try {
@@ -94,6 +104,7 @@ extern "C" __attribute__((visibility("default"))) oe_result_t confidential_ml_si
 
   size_t written = 0;
   const DefaultFloatingPoint environment;
+  const ThreadState thread_state;
   const oe_result_t result = call(oe_ecalls_table[function_id], trusted_input.get(), input_size,
                                   trusted_output.get(), output_size, &written);
   if (result != OE_OK) return result;  // and nothing of the output leaves

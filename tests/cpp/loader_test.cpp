@@ -462,6 +462,28 @@ void create_and_destroy(uint32_t with_destructor) {
 TEST(Instances, FiftyInARowWithLibcryptoStateInLiveThreads) { create_and_destroy(0); }
 TEST(Instances, FiftyInARowWithThreadLocalObjectsInLiveThreads) { create_and_destroy(1); }
 
+// libcrypto's per-thread state is freed twice if a thread still has some when it ends just as the image goes.
+TEST(Instances, TerminationWhileThreadsEndThatHaveUsedLibcrypto) {
+  for (int round = 0; round < 200; ++round) {
+    oe_enclave_t* handle = Enclave().release();
+    std::atomic<int> called{0};
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 4; ++i) {
+      threads.emplace_back([handle, &called] {
+        uint32_t size = 0;
+        while (sample_touch_thread_local(handle, &size, 0) == OE_OUT_OF_THREADS) continue;
+        EXPECT_EQ(32u, size);
+        ++called;
+        while (called < 5) continue;
+      });
+    }
+    while (called < 4) continue;
+    ++called;
+    EXPECT_EQ(OE_OK, oe_terminate_enclave(handle));
+    for (std::thread& thread : threads) thread.join();
+  }
+}
+
 TEST(Instances, GoOnWhenTheirFileChanges) {
   const Directory directory;
   const std::string path = directory / "image";

@@ -10,10 +10,6 @@
 
 #include "boundary_sample_t.h"
 
-// Of the sanitizer's run-time, if the host program has one.
-extern "C" __attribute__((weak)) void __lsan_disable();
-extern "C" __attribute__((weak)) void __lsan_enable();
-
 inline uint32_t inline_counter = 0;  // inline: the kind of symbol that two loaded copies may come to share
 
 extern "C" {
@@ -67,15 +63,12 @@ void sample_wait(uint32_t milliseconds) {
 
 uint32_t sample_throw() { throw std::runtime_error("nobody in the enclave catches this"); }
 
-// Leaves state of this image behind in the calling thread: libcrypto's, and on request a C++ object with a
-// destructor. libcrypto's (under 1 KiB) is lost if the image goes before the thread does, as nobody is left
-// who knows of it.
+// Makes state of this image in the calling thread: libcrypto's, and on request a C++ object with a destructor,
+// which stays behind.
 uint32_t sample_touch_thread_local(uint32_t with_destructor) {
   unsigned char digest[EVP_MAX_MD_SIZE];
   unsigned size = 0;
-  if (__lsan_disable) __lsan_disable();
   const bool hashed = EVP_Digest("abc", 3, digest, &size, EVP_sha256(), nullptr) == 1;
-  if (__lsan_enable) __lsan_enable();
   if (!hashed || with_destructor == 0) return size;
   thread_local std::string text = "long enough to be allocated on the heap rather than stored in place";
   text += 'x';
