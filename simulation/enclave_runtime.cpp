@@ -63,8 +63,8 @@ class DefaultFloatingPoint {
   uint16_t x87_control_ = 0;
 };
 
-// Open Enclave runs the destructors of thread-specific data when an ecall returns. Left to the thread's own end,
-// libcrypto's would run while, or after, another thread unloads this image, and free twice.
+// Open Enclave runs the destructors of thread-specific data when an ecall returns. Left to the thread's own
+// end, libcrypto's would run while, or after, another thread unloads this image, and free twice.
 struct ThreadState {
   ThreadState() = default;
   ~ThreadState() { OPENSSL_thread_stop(); }

@@ -63,8 +63,8 @@ void sample_wait(uint32_t milliseconds) {
 
 uint32_t sample_throw() { throw std::runtime_error("nobody in the enclave catches this"); }
 
-// Makes state of this image in the calling thread: libcrypto's, and on request a C++ object with a destructor,
-// which stays behind.
+// Makes state of this image in the calling thread: libcrypto's, and on request a C++ object with a
+// destructor, which stays behind.
 uint32_t sample_touch_thread_local(uint32_t with_destructor) {
   unsigned char digest[EVP_MAX_MD_SIZE];
   unsigned size = 0;
