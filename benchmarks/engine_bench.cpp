@@ -88,7 +88,7 @@ int main(int argc, char** argv) {
 
   const uint8_t fuse_key[32] = {1};
   host::Enclave enclave(CONFIDENTIAL_ML_IMAGE, {fuse_key, sizeof fuse_key});
-  const std::string sealed = enclave.seal_model({flat.data(), flat.size()}, "bench", 1);
+  const std::string sealed = enclave.seal_model({flat.data(), flat.size()}, {"bench", 1, 0, {}});
   const uint64_t handle =
       enclave.load_model({reinterpret_cast<const uint8_t*>(sealed.data()), sealed.size()});
 

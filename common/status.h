@@ -26,6 +26,7 @@ enum class Status : uint32_t {
   kSealingKeyFailed = 203,      // the platform would not derive a sealing key
   kCryptoFailed = 204,          // libcrypto refused a step that cannot fail on valid input
   kPlatformInputInvalid = 205,  // start-up input of the wrong kind for this platform
+  kEvidenceFailed = 206,        // the platform would not make evidence
 
   // The flat model (3xx), docs/formats.md section 1.
   kModelNotFlat = 301,  // magic
@@ -52,11 +53,17 @@ enum class Status : uint32_t {
   kSealedKeyDiffers = 406,
   kModelIdInvalid = 407,
   kSealingPolicyUnknown = 408,
+  kOwnerSignatureWrong = 409,
 
   // Prediction (5xx).
   kRowsSizeWrong = 501,  // rows do not match the model's features, or too many at once
   kRoundsOutOfRange = 502,
   kBaseMarginSizeWrong = 503,
+
+  // Confidential requests (6xx), docs/protocol.md.
+  kRequestUnreadable = 601,  // the one answer to every request that cannot be opened
+  kRequestInvalid = 602,     // an opened request breaks the form; said in the encrypted answer only
+  kAnswerTooSmall = 603,     // the answer does not fit the size that the request asked for
 };
 
 }  // namespace confidential_ml

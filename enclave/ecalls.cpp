@@ -3,18 +3,22 @@
 #include <atomic>
 #include <cstring>
 #include <memory>
-#include <new>
 #include <utility>
+#include <vector>
 
 #include "common/bytes.h"
 #include "common/limits.h"
 #include "common/status.h"
 #include "confidential_ml_t.h"
+#include "enclave/channel.h"
+#include "enclave/claims.h"
+#include "enclave/confidential_request.h"
 #include "enclave/crypto.h"
+#include "enclave/guarded.h"
+#include "enclave/hpke.h"
 #include "enclave/model.h"
-#include "enclave/objective.h"
-#include "enclave/plan.h"
 #include "enclave/platform.h"
+#include "enclave/prediction.h"
 #include "enclave/registry.h"
 #include "enclave/sealing.h"
 #include "enclave/secret_memory.h"
@@ -23,7 +27,8 @@ namespace confidential_ml {
 namespace {
 
 constexpr size_t kIdentitySize = 72;
-constexpr size_t kDescriptionSize = 152;
+constexpr size_t kDescriptionSize = 192;
+constexpr size_t kOwnerSize = kEd25519KeySize + kEd25519SignatureSize;
 
 enum class Phase { kNew, kStarting, kStarted };
 std::atomic<Phase> phase{Phase::kNew};
@@ -33,25 +38,18 @@ Registry& registry() {
   return instance;
 }
 
-template <typename Body>
-uint32_t guarded(Body body) noexcept {
-  try {
-    return static_cast<uint32_t>(body());
-  } catch (const PlanLimitExceeded&) {
-    return static_cast<uint32_t>(Status::kModelPlanTooLarge);
-  } catch (const std::bad_alloc&) {
-    return static_cast<uint32_t>(Status::kOutOfMemory);
-  } catch (...) {
-    return static_cast<uint32_t>(Status::kInternal);
-  }
+// The enclave's end of requests; its keys live as long as the enclave.
+Channel& channel() {
+  static Channel instance;
+  return instance;
 }
 
-// As guarded(), for every ecall but enclave_start.
+// For every ecall but enclave_start.
 template <typename Body>
 uint32_t answer(Body body) noexcept {
   if (phase.load(std::memory_order_acquire) != Phase::kStarted)
     return static_cast<uint32_t>(Status::kNotStarted);
-  return guarded(body);
+  return static_cast<uint32_t>(guarded(body));
 }
 
 // The glue passes NULL through even when it comes with a size.
@@ -64,6 +62,9 @@ Status start(ByteView input) {
   if (!phase.compare_exchange_strong(expected, Phase::kStarting)) return Status::kAlreadyStarted;
   Status status = platform_start(input);
   if (status == Status::kOk) status = crypto_start();
+  if (status == Status::kOk) status = hpke_known_answer();
+  if (status == Status::kOk) status = signature_known_answer();
+  if (status == Status::kOk) status = channel().start();
   phase.store(status == Status::kOk ? Phase::kStarted : Phase::kNew, std::memory_order_release);
   return status;
 }
@@ -112,60 +113,21 @@ Status write_description(const LoadedModel& loaded, uint8_t* output, size_t size
   writer.write(static_cast<uint32_t>(sealed.model_id_size));
   writer.write(static_cast<uint64_t>(loaded.forest.plan_size()));
   writer.append(sealed.model_digest, sizeof sealed.model_digest);
+  writer.append(sealed.ownership.owner, sizeof sealed.ownership.owner);
+  writer.write(sealed.ownership.model_version);
   writer.append(sealed.model_id, sizeof sealed.model_id);
   return writer.failed() ? Status::kInternal : Status::kOk;
 }
 
-struct PredictRequest {
-  bool output_margin;
-  RoundRange rounds;
-  uint64_t row_count;
-  const float* rows;
-  size_t rows_size;
-  const float* base_margin;
-  size_t base_margin_size;
-  float* predictions;
-  size_t predictions_size;
-};
+void write_size(uint64_t size, uint8_t* output) { std::memcpy(output, &size, sizeof size); }
 
-// Whether `size` is that of row_count x columns floats, and within what one call may carry.
-bool is_matrix_size(uint64_t size, uint64_t row_count, uint64_t columns) {
-  if (row_count > kMaxPredictBytes || columns > kMaxPredictBytes) return false;  // no overflow below
-  return size == row_count * columns * sizeof(float) && size <= kMaxPredictBytes;
-}
-
-Status check_request(const Model& model, PredictRequest* request) {
-  const uint64_t row_count = request->row_count;
-  const uint32_t groups = model.group_count;
-  const uint32_t columns = request->output_margin ? groups : value_columns(model.objective, groups);
-  if (!is_matrix_size(request->rows_size, row_count, model.feature_count)) return Status::kRowsSizeWrong;
-  if (!is_matrix_size(row_count * groups * sizeof(float), row_count, groups)) return Status::kRowsSizeWrong;
-  if (request->base_margin_size != 0 && !is_matrix_size(request->base_margin_size, row_count, groups)) {
-    return Status::kBaseMarginSizeWrong;
-  }
-  if (!is_matrix_size(request->predictions_size, row_count, columns)) return Status::kInvalidArgument;
-  if (model.booster == Booster::kGblinear) return Status::kOk;
-  if (request->rounds.end == 0) request->rounds.end = model.round_count;
-  const bool in_range =
-      request->rounds.begin <= request->rounds.end && request->rounds.end <= model.round_count;
-  return in_range ? Status::kOk : Status::kRoundsOutOfRange;
-}
-
-Status predict(const LoadedModel& loaded, PredictRequest request) {
-  const Model& model = loaded.forest.model();
-  const Status checked = check_request(model, &request);
-  if (checked != Status::kOk) return checked;
-  if (request.row_count == 0) return Status::kOk;
-  const float* base_margin = request.base_margin_size != 0 ? request.base_margin : nullptr;
-  const auto row_count = static_cast<size_t>(request.row_count);
-  if (request.output_margin) {
-    loaded.forest.predict_margins(request.rounds, request.rows, row_count, base_margin, request.predictions);
-    return Status::kOk;
-  }
-  SecretVector<float> margins(row_count * model.group_count);
-  loaded.forest.predict_margins(request.rounds, request.rows, row_count, base_margin, margins.data());
-  transform(model.objective, model.group_count, row_count, margins.data(), request.predictions);
-  return Status::kOk;
+Status make_evidence(ByteView nonce, OutputBuffer* evidence) {
+  uint8_t epoch_part[kEpochPartSize];
+  std::vector<uint8_t> claims;
+  channel().epoch_part(epoch_part);
+  write_claims(epoch_part, nonce, registry().all(), &claims);
+  return platform_evidence({claims.data(), claims.size()}, evidence->data, evidence->capacity,
+                           &evidence->size);
 }
 
 }  // namespace
@@ -174,10 +136,10 @@ Status predict(const LoadedModel& loaded, PredictRequest request) {
 using namespace confidential_ml;  // NOLINT(google-build-using-namespace): the names below belong to the EDL
 
 uint32_t enclave_start(const uint8_t* platform_input, size_t platform_input_size) {
-  return guarded([&] {
+  return static_cast<uint32_t>(guarded([&] {
     if (!is_present(platform_input, platform_input_size)) return Status::kInvalidArgument;
     return start({platform_input, platform_input_size});
-  });
+  }));
 }
 
 uint32_t enclave_identity(uint8_t* identity, size_t identity_size) {
@@ -188,25 +150,24 @@ uint32_t enclave_identity(uint8_t* identity, size_t identity_size) {
 }
 
 uint32_t enclave_seal_model(const uint8_t* model, size_t model_size, const uint8_t* model_id,
-                            size_t model_id_size, uint32_t policy, uint8_t* sealed, size_t sealed_capacity,
+                            size_t model_id_size, uint32_t policy, uint64_t model_version,
+                            const uint8_t* owner, size_t owner_size, uint8_t* sealed, size_t sealed_capacity,
                             uint8_t* sealed_size) {
   return answer([&] {
     if (model == nullptr || model_id == nullptr || sealed == nullptr || sealed_size == nullptr ||
+        (owner_size != 0 && owner_size != kOwnerSize) || !is_present(owner, owner_size) ||
         sealed_capacity > kMaxSealedModelSize) {
       return Status::kInvalidArgument;
     }
-    if (model_size > kMaxFlatModelSize) return Status::kModelLimitExceeded;
-    {
-      Model parsed{};
-      const Status status = parse_model(model, model_size, &parsed);
-      if (status != Status::kOk) return status;
-      // A model that could not be loaded again is not sealed.
-      static_cast<void>(make_plan(parsed));
-    }
-    uint64_t used = 0;
-    const Status status =
-        seal({model, model_size}, {model_id, model_id_size}, policy, sealed, sealed_capacity, &used);
-    if (status == Status::kOk) std::memcpy(sealed_size, &used, sizeof used);
+    SealingRequest request{{model_id, model_id_size}, policy, {}};
+    request.ownership.model_version = model_version;
+    Reader reader(owner, owner_size);
+    reader.copy_to(request.ownership.owner, sizeof request.ownership.owner);
+    reader.copy_to(request.ownership.signature, sizeof request.ownership.signature);
+    OutputBuffer output{sealed, sealed_capacity, 0};
+    SealedDescription description{};
+    const Status status = check_and_seal({model, model_size}, request, &output, &description);
+    if (status == Status::kOk) write_size(output.size, sealed_size);
     return status;
   });
 }
@@ -255,5 +216,63 @@ uint32_t enclave_predict(uint64_t handle, uint32_t output_margin, uint32_t round
                              base_margin_size,
                              predictions,
                              predictions_size});
+  });
+}
+
+uint32_t enclave_evidence(const uint8_t* nonce, size_t nonce_size, uint8_t* evidence,
+                          size_t evidence_capacity, uint8_t* evidence_size) {
+  return answer([&] {
+    if (!is_present(nonce, nonce_size) || nonce_size > kMaxNonceSize || evidence == nullptr ||
+        evidence_capacity > kMaxEvidenceSize || evidence_size == nullptr) {
+      return Status::kInvalidArgument;
+    }
+    OutputBuffer output{evidence, evidence_capacity, 0};
+    const Status status = make_evidence({nonce, nonce_size}, &output);
+    if (status == Status::kOk) write_size(output.size, evidence_size);
+    return status;
+  });
+}
+
+uint32_t enclave_new_epoch() {
+  return answer([&] { return channel().new_epoch(); });
+}
+
+uint32_t enclave_end_former_epoch() {
+  return answer([&] {
+    channel().end_former_epoch();
+    return Status::kOk;
+  });
+}
+
+uint32_t enclave_answer_request(const uint8_t* request, size_t request_size, uint8_t* answer_buffer,
+                                size_t answer_capacity, uint8_t* answer_size) {
+  return answer([&] {
+    if (!is_present(request, request_size) || answer_buffer == nullptr || answer_size == nullptr ||
+        answer_capacity > kAnswerOverhead + kMaxAnswerContent) {
+      return Status::kInvalidArgument;
+    }
+    OutputBuffer output{answer_buffer, answer_capacity, 0};
+    const Status status = answer_request(&channel(), registry(), {request, request_size}, &output);
+    if (status == Status::kOk) write_size(output.size, answer_size);
+    return status;
+  });
+}
+
+uint32_t enclave_import_model(const uint8_t* request, size_t request_size, uint8_t* sealed,
+                              size_t sealed_capacity, uint8_t* sealed_size, uint8_t* answer_buffer,
+                              size_t answer_capacity, uint8_t* answer_size) {
+  return answer([&] {
+    if (!is_present(request, request_size) || sealed == nullptr || sealed_size == nullptr ||
+        answer_buffer == nullptr || answer_size == nullptr || sealed_capacity > kMaxSealedModelSize ||
+        answer_capacity > kAnswerOverhead + kMaxAnswerContent) {
+      return Status::kInvalidArgument;
+    }
+    OutputBuffer sealed_output{sealed, sealed_capacity, 0};
+    OutputBuffer output{answer_buffer, answer_capacity, 0};
+    const Status status = import_model(&channel(), {request, request_size}, &sealed_output, &output);
+    if (status != Status::kOk) return status;
+    write_size(sealed_output.size, sealed_size);
+    write_size(output.size, answer_size);
+    return status;
   });
 }

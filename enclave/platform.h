@@ -45,4 +45,7 @@ using SealingKey = SecretBytes<32>;
 // The key that `key_info` names: kSealedSvnTooHigh or kSealedKeyDiffers if this enclave may not have it.
 [[nodiscard]] Status platform_sealing_key(const KeyInfo& key_info, SealingKey* key);
 
+// Evidence for these claims, in `output`; in simulation the report body in place of the quote.
+[[nodiscard]] Status platform_evidence(ByteView claims, uint8_t* output, size_t capacity, uint64_t* size);
+
 }  // namespace confidential_ml

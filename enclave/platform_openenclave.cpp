@@ -1,4 +1,6 @@
 // SGX through the Open Enclave SDK. The only hand-written trusted file that includes the SDK's headers.
+#include <openenclave/attestation/attester.h>
+#include <openenclave/attestation/sgx/evidence.h>
 #include <openenclave/bits/sgx/sgxtypes.h>
 #include <openenclave/enclave.h>
 
@@ -109,6 +111,25 @@ Status platform_sealing_key(const KeyInfo& key_info, SealingKey* key) {
   SealKeyBuffers buffers;
   const oe_result_t result = oe_get_seal_key(key_info.bytes, key_info.size, &buffers.key, &buffers.key_size);
   return result == OE_OK ? buffers.copy_key(key) : status_of_seal_key(result);
+}
+
+Status platform_evidence(ByteView claims, uint8_t* output, size_t capacity, uint64_t* size) {
+  static const oe_uuid_t kFormat = {OE_FORMAT_UUID_SGX_ECDSA};
+  uint8_t* evidence = nullptr;
+  size_t evidence_size = 0;
+  oe_result_t result = oe_attester_initialize();  // idempotent
+  if (result == OE_OK) {
+    result = oe_get_evidence(&kFormat, 0, claims.data, claims.size, nullptr, 0, &evidence, &evidence_size,
+                             nullptr, nullptr);
+  }
+  Status status = result == OE_OK ? Status::kOk : Status::kEvidenceFailed;
+  if (status == Status::kOk && evidence_size > capacity) status = Status::kBufferTooSmall;
+  if (status == Status::kOk) {
+    std::memcpy(output, evidence, evidence_size);
+    *size = evidence_size;
+  }
+  oe_free_evidence(evidence);
+  return status;
 }
 
 }  // namespace confidential_ml

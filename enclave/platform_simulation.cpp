@@ -5,6 +5,7 @@
 #include <climits>
 #include <cstring>
 
+#include "common/bytes.h"
 #include "enclave/cpu.h"
 #include "enclave/key_request.h"
 #include "enclave/platform.h"
@@ -14,6 +15,7 @@ namespace confidential_ml {
 namespace {
 
 constexpr size_t kFuseKeySize = 32;
+constexpr size_t kReportBodySize = 384;
 constexpr uint8_t kCpuSvn[16] = {1};  // one simulated microcode, for all machines
 uint8_t fuse_key[kFuseKeySize];
 
@@ -103,6 +105,37 @@ Status platform_sealing_key(const KeyInfo& key_info, SealingKey* key) {
   if (request.isv_svn > simulated_identity()->isv_svn) return Status::kSealedSvnTooHigh;
   if (!cpu_svn_is_reached(request.cpu_svn)) return Status::kSealedKeyDiffers;
   return derive(request, key);
+}
+
+// What EREPORT would say (Intel SDM vol. 3D, 38.15), with DEBUG whatever the image was signed as: nobody
+// shall take this for an enclave that protects. The quoting enclave that signs it is simulated, too, and
+// outside.
+Status platform_evidence(ByteView claims, uint8_t* output, size_t capacity, uint64_t* size) {
+  constexpr uint64_t kInit = 1, kDebug = 2, kMode64 = 4, kX87AndSse = 3;
+  constexpr uint8_t kZeros[64] = {};
+  const confidential_ml_simulated_identity& self = *simulated_identity();
+  uint8_t digest[kSha256Size];
+  const Status hashed = sha256({claims}, digest);
+  if (hashed != Status::kOk) return hashed;
+  Writer writer(output, capacity);
+  writer.append(kCpuSvn, sizeof kCpuSvn);
+  writer.append(kZeros, 4 + 28);  // MISCSELECT, reserved
+  writer.write(kInit | kDebug | kMode64);
+  writer.write(kX87AndSse);
+  writer.append(self.mrenclave, sizeof self.mrenclave);
+  writer.append(kZeros, 32);
+  writer.append(self.mrsigner, sizeof self.mrsigner);
+  writer.append(kZeros, 32);
+  writer.append(kZeros, 64);  // CONFIGID
+  writer.write(self.isv_prod_id);
+  writer.write(self.isv_svn);
+  writer.append(kZeros, 2 + 42 + 16);  // CONFIGSVN, reserved, ISV FAMILY ID
+  writer.append(digest, sizeof digest);
+  writer.append(kZeros, 32);
+  if (writer.written() != kReportBodySize) return Status::kInternal;
+  writer.append(claims.data, claims.size);
+  *size = writer.written();
+  return writer.failed() ? Status::kBufferTooSmall : Status::kOk;
 }
 
 }  // namespace confidential_ml

@@ -1,5 +1,6 @@
 #include "enclave/registry.h"
 
+#include <cstring>
 #include <utility>
 
 #include "common/limits.h"
@@ -28,6 +29,21 @@ std::shared_ptr<const LoadedModel> Registry::find(uint64_t handle) const {
   const std::lock_guard<std::mutex> lock(mutex_);
   const auto found = models_.find(handle);
   return found == models_.end() ? nullptr : found->second;
+}
+
+std::shared_ptr<const LoadedModel> Registry::find_by_digest(const uint8_t digest[kSha256Size]) const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  for (const auto& [handle, model] : models_) {
+    if (std::memcmp(model->description.model_digest, digest, kSha256Size) == 0) return model;
+  }
+  return nullptr;
+}
+
+LoadedModels Registry::all() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  LoadedModels models;
+  for (const auto& [handle, model] : models_) models.push_back(model);
+  return models;
 }
 
 }  // namespace confidential_ml

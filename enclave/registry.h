@@ -5,6 +5,8 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <utility>
+#include <vector>
 
 #include "common/status.h"
 #include "enclave/forest.h"
@@ -20,6 +22,8 @@ struct LoadedModel {
   const SealedDescription description;
 };
 
+using LoadedModels = std::vector<std::shared_ptr<const LoadedModel>>;
+
 class Registry {
  public:
   // May throw std::bad_alloc.
@@ -29,6 +33,10 @@ class Registry {
   // Null if there is no such model. The model lives on while a caller holds it, whatever is removed
   // meanwhile.
   [[nodiscard]] std::shared_ptr<const LoadedModel> find(uint64_t handle) const;
+  [[nodiscard]] std::shared_ptr<const LoadedModel> find_by_digest(const uint8_t digest[kSha256Size]) const;
+
+  // In the order they were loaded. May throw std::bad_alloc.
+  [[nodiscard]] LoadedModels all() const;
 
  private:
   mutable std::mutex mutex_;

@@ -4,18 +4,20 @@
 
 #include "common/bytes.h"
 #include "enclave/key_request.h"
+#include "enclave/signature.h"
 
 namespace confidential_ml {
 namespace {
 
 constexpr uint8_t kMagic[8] = {'C', 'M', 'L', 'S', 'E', 'A', 'L', 0};
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 constexpr size_t kPreludeSize = 16;       // magic, version, header_size
-constexpr size_t kFixedHeaderSize = 228;  // up to the model id
+constexpr size_t kFixedHeaderSize = 332;  // up to the model id
 constexpr size_t kDigestEnd = kPreludeSize + kSha256Size;
 constexpr size_t kSaltSize = 32;
 constexpr size_t kKeyCheckSize = 32;
-constexpr char kLabel[] = "confidential_ml sealed model v1";
+constexpr char kOwnerLabel[] = "confidential_ml owner v1";
+constexpr char kLabel[] = "confidential_ml sealed model v2";
 
 struct Header {
   uint32_t version;
@@ -25,6 +27,7 @@ struct Header {
   uint8_t model_digest[kSha256Size];
   uint8_t salt[kSaltSize];
   uint8_t key_check[kKeyCheckSize];
+  Ownership ownership;
   uint64_t ciphertext_size;
   uint8_t model_id[kMaxModelIdSize];
   size_t model_id_size;
@@ -94,6 +97,9 @@ Status write_header(const Header& h, uint8_t* output) {
   writer.append(h.model_digest, sizeof h.model_digest);
   writer.append(h.salt, sizeof h.salt);
   writer.append(h.key_check, sizeof h.key_check);
+  writer.append(h.ownership.owner, sizeof h.ownership.owner);
+  writer.append(h.ownership.signature, sizeof h.ownership.signature);
+  writer.write(h.ownership.model_version);
   writer.write(h.ciphertext_size);
   writer.write(static_cast<uint16_t>(h.model_id_size));
   writer.write(static_cast<uint16_t>(h.key_info.size));
@@ -132,6 +138,9 @@ void read_fields(Reader& reader, Header* h) {
   reader.copy_to(h->model_digest, sizeof h->model_digest);
   reader.copy_to(h->salt, sizeof h->salt);
   reader.copy_to(h->key_check, sizeof h->key_check);
+  reader.copy_to(h->ownership.owner, sizeof h->ownership.owner);
+  reader.copy_to(h->ownership.signature, sizeof h->ownership.signature);
+  h->ownership.model_version = reader.read<uint64_t>();
   h->ciphertext_size = reader.read<uint64_t>();
   h->model_id_size = reader.read<uint16_t>();
   h->key_info.size = reader.read<uint16_t>();
@@ -185,41 +194,77 @@ Status recover_keys(const Header& h, DerivedKeys* keys) {
   return key_fits ? Status::kOk : Status::kSealedKeyDiffers;
 }
 
-Status describe(ByteView flat_model, ByteView model_id, uint32_t policy, Header* h) {
-  if (!is_policy(policy)) return Status::kSealingPolicyUnknown;
+// docs/protocol.md section 5. Nobody's model has zeros for owner and signature.
+Status check_owner(const Header& h) {
+  const Ownership& ownership = h.ownership;
+  uint8_t bits = 0;
+  for (const uint8_t byte : ownership.owner) bits |= byte;
+  if (bits == 0) {
+    for (const uint8_t byte : ownership.signature) bits |= byte;
+    return bits == 0 ? Status::kOk : Status::kOwnerSignatureWrong;
+  }
+  uint8_t message[sizeof kOwnerLabel - 1 + kSha256Size + 8 + 2 + kMaxModelIdSize];
+  Writer writer(message, sizeof message);
+  writer.append(kOwnerLabel, sizeof kOwnerLabel - 1);
+  writer.append(h.model_digest, kSha256Size);
+  writer.write(ownership.model_version);
+  writer.write(static_cast<uint16_t>(h.model_id_size));
+  writer.append(h.model_id, h.model_id_size);
+  bool valid = false;
+  const Status status =
+      signature_verify(ownership.owner, {message, writer.written()}, ownership.signature, &valid);
+  if (status != Status::kOk) return status;
+  return valid ? Status::kOk : Status::kOwnerSignatureWrong;
+}
+
+Status describe(ByteView flat_model, const SealingRequest& request, Header* h) {
+  const ByteView model_id = request.model_id;
+  if (!is_policy(request.policy)) return Status::kSealingPolicyUnknown;
   if (!is_model_id(model_id.data, model_id.size)) return Status::kModelIdInvalid;
   h->version = kVersion;
-  h->policy = static_cast<uint16_t>(policy);
+  h->policy = static_cast<uint16_t>(request.policy);
+  h->ownership = request.ownership;
   h->ciphertext_size = flat_model.size;
   std::memcpy(h->model_id, model_id.data, model_id.size);
   h->model_id_size = model_id.size;
   Status status = platform_identity(&h->sealer);
   if (status == Status::kOk) status = sha256({flat_model}, h->model_digest);
+  if (status == Status::kOk) status = check_owner(*h);
   if (status == Status::kOk) status = platform_random(h->salt, kSaltSize);
   return status;
 }
 
+void describe_sealed(const Header& header, SealedDescription* description) {
+  description->policy = static_cast<SealingPolicy>(header.policy);
+  description->ownership = header.ownership;
+  std::memcpy(description->model_digest, header.model_digest, kSha256Size);
+  std::memcpy(description->model_id, header.model_id, header.model_id_size);
+  description->model_id_size = header.model_id_size;
+}
+
 }  // namespace
 
-Status seal(ByteView flat_model, ByteView model_id, uint32_t policy, uint8_t* sealed, size_t sealed_capacity,
-            uint64_t* sealed_size) {
+Status seal(ByteView flat_model, const SealingRequest& request, uint8_t* sealed, size_t sealed_capacity,
+            uint64_t* sealed_size, SealedDescription* description) {
   Header header{};
   SealingKey sealing_key;
   DerivedKeys keys;
-  Status status = describe(flat_model, model_id, policy, &header);
+  Status status = describe(flat_model, request, &header);
   if (status == Status::kOk) {
-    status = platform_new_sealing_key(static_cast<SealingPolicy>(policy), &sealing_key, &header.key_info);
+    status =
+        platform_new_sealing_key(static_cast<SealingPolicy>(request.policy), &sealing_key, &header.key_info);
   }
   if (status == Status::kOk) status = derive_file_keys(sealing_key, header.salt, &keys);
   if (status != Status::kOk) return status;
   std::memcpy(header.key_check, keys.key_check(), kKeyCheckSize);
-  header.header_size = static_cast<uint32_t>(kFixedHeaderSize + model_id.size + header.key_info.size);
+  header.header_size = static_cast<uint32_t>(kFixedHeaderSize + header.model_id_size + header.key_info.size);
   const uint64_t total = uint64_t{header.header_size} + flat_model.size + kGcmTagSize;
   if (sealed_capacity < total) return Status::kBufferTooSmall;
   status = write_header(header, sealed);
   if (status != Status::kOk) return status;
   uint8_t* ciphertext = sealed + header.header_size;
   *sealed_size = total;
+  describe_sealed(header, description);
   return aes256_gcm_encrypt({keys.key(), keys.nonce()}, {sealed, header.header_size}, flat_model, ciphertext,
                             ciphertext + flat_model.size);
 }
@@ -241,10 +286,7 @@ Status unseal(ByteView sealed, SecretVector<uint8_t>* flat_model, SealedDescript
   status = sha256({{flat_model->data(), flat_model->size()}}, digest);
   if (status != Status::kOk) return status;
   if (std::memcmp(digest, header.model_digest, kSha256Size) != 0) return Status::kSealedModelDamaged;
-  description->policy = static_cast<SealingPolicy>(header.policy);
-  std::memcpy(description->model_digest, digest, kSha256Size);
-  std::memcpy(description->model_id, header.model_id, header.model_id_size);
-  description->model_id_size = header.model_id_size;
+  describe_sealed(header, description);
   return Status::kOk;
 }
 

@@ -75,9 +75,9 @@ struct Buffer {
 struct Description {
   uint32_t booster, objective, features, groups, columns, rounds, trees, nodes, depth, leaf_size, policy,
       id_size;
-  uint8_t rest[96];
+  uint8_t rest[144];
 };
-static_assert(sizeof(Description) == 144, "as in the EDL");
+static_assert(sizeof(Description) == 192, "as in the EDL");
 
 void write_little_endian(Bytes* bytes, size_t offset, uint64_t value) {
   if (bytes->size() >= offset + sizeof value) std::memcpy(bytes->data() + offset, &value, sizeof value);
@@ -89,7 +89,7 @@ void fix_flat(uint8_t fix, Bytes* model) {
 }
 
 void fix_sealed(uint8_t fix, Bytes* sealed) {
-  if ((fix & kFixMagic) != 0 && sealed->size() >= 12) std::memcpy(sealed->data(), "CMLSEAL\0\1\0\0\0", 12);
+  if ((fix & kFixMagic) != 0 && sealed->size() >= 12) std::memcpy(sealed->data(), "CMLSEAL\0\2\0\0\0", 12);
   uint32_t header_size = 0;
   if ((fix & kFixDigest) == 0 || sealed->size() < 48) return;
   std::memcpy(&header_size, sealed->data() + 12, sizeof header_size);
@@ -149,11 +149,11 @@ void Session::seal() {
   Bytes model = take(s.model_size);
   fix_flat(s.fix, &model);
   const Bytes id(s.id_size, 'm');
-  const size_t needed = model.size() + 228 + id.size() + 1024 + 16;
+  const size_t needed = model.size() + 332 + id.size() + 1024 + 16;
   const Buffer<uint8_t> output(needed - std::min<size_t>(needed, s.capacity_short * size_t{16}));
   uint8_t used_bytes[8] = {};
   const Status status = call(enclave_seal_model, model.data(), model.size(), id.data(), id.size(),
-                             uint32_t{s.policy}, output.get(), output.size, used_bytes);
+                             uint32_t{s.policy}, uint64_t{0}, nullptr, size_t{0}, output.get(), output.size, used_bytes);
   uint64_t used = 0;
   std::memcpy(&used, used_bytes, sizeof used);
   if (status != Status::kOk) {

@@ -18,7 +18,9 @@ namespace confidential_ml::host {
 namespace {
 
 constexpr size_t kIdentitySize = 72;
-constexpr size_t kDescriptionSize = 152;
+constexpr size_t kDescriptionSize = 192;
+constexpr size_t kAnswerSizeOffset = 48;  // in a confidential request
+constexpr size_t kAnswerOverhead = 64;
 
 // Counts forks, so that "is this still the process that made the enclave" costs one load instead of a system
 // call.
@@ -42,6 +44,24 @@ std::string read_string(Reader& reader, size_t size) {
   std::string value(size, '\0');
   reader.copy_to(value.data(), size);
   return value;
+}
+
+uint8_t* bytes_of(std::string& buffer) { return reinterpret_cast<uint8_t*>(buffer.data()); }
+
+// An output buffer to the size that the enclave says it has used.
+void cut(std::string* buffer, const uint8_t size_bytes[8]) {
+  const auto size = Reader(size_bytes, 8).read<uint64_t>();
+  if (size > buffer->size()) throw EnclaveException(Status::kInternal);
+  buffer->resize(size);
+}
+
+// Room for the answer: the request says in clear how long it will be.
+std::string answer_buffer(ByteView request) {
+  Reader reader(request.data, request.size);
+  reader.take(kAnswerSizeOffset);
+  const auto size = reader.read<uint32_t>();
+  if (reader.failed() || size > kMaxAnswerContent) throw EnclaveException(Status::kRequestUnreadable);
+  return std::string(kAnswerOverhead + size, '\0');
 }
 
 }  // namespace
@@ -103,21 +123,20 @@ Identity Enclave::identity() {
   return identity;
 }
 
-std::string Enclave::seal_model(ByteView model, const std::string& model_id, uint32_t policy) {
+std::string Enclave::seal_model(ByteView model, const SealingRequest& request) {
   if (model.size > kMaxFlatModelSize) throw EnclaveException(Status::kModelLimitExceeded);
   std::string sealed(model.size + kMaxSealedHeaderSize + 16, '\0');
-  uint8_t size_bytes[8] = {};
+  uint8_t size[8] = {};
   {
     const Call call(*this);
     uint32_t status = 0;
     const oe_result_t result = enclave_seal_model(
-        call.get(), &status, model.data, model.size, reinterpret_cast<const uint8_t*>(model_id.data()),
-        model_id.size(), policy, reinterpret_cast<uint8_t*>(sealed.data()), sealed.size(), size_bytes);
+        call.get(), &status, model.data, model.size,
+        reinterpret_cast<const uint8_t*>(request.model_id.data()), request.model_id.size(), request.policy,
+        request.model_version, request.owner.data, request.owner.size, bytes_of(sealed), sealed.size(), size);
     finish(call, result, status);
   }
-  const auto size = Reader(size_bytes, sizeof size_bytes).read<uint64_t>();
-  if (size > sealed.size()) throw EnclaveException(Status::kInternal);
-  sealed.resize(size);
+  cut(&sealed, size);
   return sealed;
 }
 
@@ -169,8 +188,70 @@ ModelDescription Enclave::describe_model(uint64_t handle) {
   const auto id_size = reader.read<uint32_t>();
   d.plan_size = reader.read<uint64_t>();
   d.digest = read_string(reader, 32);
+  d.owner = read_string(reader, 32);
+  d.model_version = reader.read<uint64_t>();
   d.model_id = read_string(reader, std::min<size_t>(id_size, kMaxModelIdSize));
   return d;
+}
+
+std::string Enclave::evidence(ByteView nonce) {
+  std::string evidence(kMaxEvidenceSize, '\0');
+  uint8_t size[8] = {};
+  {
+    const Call call(*this);
+    uint32_t status = 0;
+    const oe_result_t result = enclave_evidence(call.get(), &status, nonce.data, nonce.size,
+                                                bytes_of(evidence), evidence.size(), size);
+    finish(call, result, status);
+  }
+  cut(&evidence, size);
+  return evidence;
+}
+
+void Enclave::new_epoch() {
+  const Call call(*this);
+  uint32_t status = 0;
+  const oe_result_t result = enclave_new_epoch(call.get(), &status);
+  finish(call, result, status);
+}
+
+void Enclave::end_former_epoch() {
+  const Call call(*this);
+  uint32_t status = 0;
+  const oe_result_t result = enclave_end_former_epoch(call.get(), &status);
+  finish(call, result, status);
+}
+
+std::string Enclave::answer_request(ByteView request) {
+  std::string answer = answer_buffer(request);
+  uint8_t size[8] = {};
+  {
+    const Call call(*this);
+    uint32_t status = 0;
+    const oe_result_t result = enclave_answer_request(call.get(), &status, request.data, request.size,
+                                                      bytes_of(answer), answer.size(), size);
+    finish(call, result, status);
+  }
+  cut(&answer, size);
+  return answer;
+}
+
+ImportedModel Enclave::import_model(ByteView request) {
+  ImportedModel imported{
+      std::string(std::min<size_t>(request.size + kMaxSealedHeaderSize + 16, kMaxSealedModelSize), '\0'),
+      answer_buffer(request)};
+  uint8_t sealed_size[8] = {}, answer_size[8] = {};
+  {
+    const Call call(*this);
+    uint32_t status = 0;
+    const oe_result_t result = enclave_import_model(
+        call.get(), &status, request.data, request.size, bytes_of(imported.sealed), imported.sealed.size(),
+        sealed_size, bytes_of(imported.answer), imported.answer.size(), answer_size);
+    finish(call, result, status);
+  }
+  cut(&imported.sealed, sealed_size);
+  cut(&imported.answer, answer_size);
+  return imported;
 }
 
 void Enclave::close() {

@@ -33,7 +33,21 @@ struct ModelDescription {
   uint32_t depth, leaf_size, policy;
   uint64_t plan_size;  // bytes
   std::string digest;  // 32 bytes
+  std::string owner;   // 32 bytes, zeros if none
+  uint64_t model_version;
   std::string model_id;
+};
+
+struct SealingRequest {
+  std::string model_id;
+  uint32_t policy;
+  uint64_t model_version;
+  ByteView owner;  // public key and signature, or empty
+};
+
+struct ImportedModel {
+  std::string sealed;  // empty if the answer, which only the client can read, carries an error
+  std::string answer;
 };
 
 struct PredictRequest {
@@ -61,11 +75,18 @@ class Enclave {
   Enclave& operator=(const Enclave&) = delete;
 
   Identity identity();
-  std::string seal_model(ByteView model, const std::string& model_id, uint32_t policy);
+  std::string seal_model(ByteView model, const SealingRequest& request);
   uint64_t load_model(ByteView sealed);
   void unload_model(uint64_t handle);  // after the predictions under way
   ModelDescription describe_model(uint64_t handle);
   void predict(const PredictRequest& request);
+
+  // docs/protocol.md; in simulation a report body stands where the quote belongs.
+  std::string evidence(ByteView nonce);
+  void new_epoch();
+  void end_former_epoch();
+  std::string answer_request(ByteView request);
+  ImportedModel import_model(ByteView request);
 
   // Waits for calls and predictions under way, then ends the enclave; later calls throw. Does nothing the
   // second time, and nothing in a forked child, where the enclave belongs to the parent.

@@ -61,11 +61,13 @@ void wait_for_calls() {
   }
 }
 
-py::bytes seal_model(Enclave& enclave, const py::object& model, const py::object& model_id, uint32_t policy) {
+py::bytes seal_model(Enclave& enclave, const py::object& model, const py::object& model_id, uint32_t policy,
+                     uint64_t model_version, const py::object& owner) {
   const ByteView bytes = view(model);
   const ByteView id_bytes = view(model_id);
-  const std::string id(reinterpret_cast<const char*>(id_bytes.data), id_bytes.size);
-  return py::bytes(call(enclave, [&] { return enclave.seal_model(bytes, id, policy); }));
+  const SealingRequest request{std::string(reinterpret_cast<const char*>(id_bytes.data), id_bytes.size),
+                               policy, model_version, view(owner)};
+  return py::bytes(call(enclave, [&] { return enclave.seal_model(bytes, request); }));
 }
 
 uint64_t load_model(Enclave& enclave, const py::object& sealed) {
@@ -109,8 +111,34 @@ py::dict describe_model(Enclave& enclave, uint64_t handle) {
   result["policy"] = d.policy;
   result["plan_size"] = d.plan_size;
   result["digest"] = py::bytes(d.digest);
+  result["owner"] = py::bytes(d.owner);
+  result["model_version"] = d.model_version;
   result["model_id"] = d.model_id;
   return result;
+}
+
+py::bytes evidence(Enclave& enclave, const py::object& nonce) {
+  const ByteView bytes = view(nonce);
+  return py::bytes(call(enclave, [&] { return enclave.evidence(bytes); }));
+}
+
+void new_epoch(Enclave& enclave) {
+  call(enclave, [&] { return enclave.new_epoch(), true; });
+}
+
+void end_former_epoch(Enclave& enclave) {
+  call(enclave, [&] { return enclave.end_former_epoch(), true; });
+}
+
+py::bytes answer_request(Enclave& enclave, const py::object& request) {
+  const ByteView bytes = view(request);
+  return py::bytes(call(enclave, [&] { return enclave.answer_request(bytes); }));
+}
+
+py::tuple import_model(Enclave& enclave, const py::object& request) {
+  const ByteView bytes = view(request);
+  const ImportedModel imported = call(enclave, [&] { return enclave.import_model(bytes); });
+  return py::make_tuple(py::bytes(imported.sealed), py::bytes(imported.answer));
 }
 
 py::array_t<float> predict(Enclave& enclave, uint64_t handle, const py::object& rows_object,
@@ -174,7 +202,13 @@ PYBIND11_MODULE(_core, module) {
            }),
            py::arg("image"), py::arg("platform_input"))
       .def("identity", &identity)
-      .def("seal_model", &seal_model, py::arg("model"), py::arg("model_id"), py::arg("policy"))
+      .def("seal_model", &seal_model, py::arg("model"), py::arg("model_id"), py::arg("policy"),
+           py::arg("model_version"), py::arg("owner"))
+      .def("evidence", &evidence, py::arg("nonce"))
+      .def("new_epoch", &new_epoch)
+      .def("end_former_epoch", &end_former_epoch)
+      .def("answer_request", &answer_request, py::arg("request"))
+      .def("import_model", &import_model, py::arg("request"))
       .def("load_model", &load_model, py::arg("sealed"))
       .def("unload_model", &unload_model, py::arg("handle"))
       .def("describe_model", &describe_model, py::arg("handle"))

@@ -46,6 +46,10 @@ StatusMeaning meaning_of(Status status) {
       return {"EnclaveError",
               "the enclave refused its start-up input; a simulation needs a fuse key of 32 bytes, SGX takes "
               "none"};
+    case Status::kEvidenceFailed:
+      return {"EnclaveError",
+              "the platform gave no evidence; check that the DCAP quote provider and the quoting enclave are "
+              "installed and work (docs/building.md)"};
     case Status::kModelNotFlat:
       return {"ModelFormatError", "this is no flat model (docs/formats.md); export it with confidential_ml"};
     case Status::kModelVersionUnsupported:
@@ -112,12 +116,25 @@ StatusMeaning meaning_of(Status status) {
               "a model id has 1 to 64 characters of A-Z a-z 0-9 . _ - and starts with a letter or digit"};
     case Status::kSealingPolicyUnknown:
       return {"InvalidInputError", "the sealing policy must be 'mrenclave' or 'mrsigner'"};
+    case Status::kOwnerSignatureWrong:
+      return {
+          "SealError",
+          "the owner's signature does not fit model, version and model id; have the owner sign this model"};
     case Status::kRowsSizeWrong:
       return {"InvalidInputError", "the rows do not match the model's features or are too many for one call"};
     case Status::kRoundsOutOfRange:
       return {"InvalidInputError", "iteration_range is outside the model's boosting rounds"};
     case Status::kBaseMarginSizeWrong:
       return {"InvalidInputError", "base_margin must hold one value per row and group"};
+    case Status::kRequestUnreadable:
+      return {"RequestUnreadableError",
+              "the enclave could not open the request: it was made for another key, was changed, or was sent "
+              "before; attest the enclave again and encrypt the request anew"};
+    case Status::kRequestInvalid:
+      return {"InvalidInputError",
+              "the request breaks the form of docs/protocol.md; use the client of this release"};
+    case Status::kAnswerTooSmall:
+      return {"InvalidInputError", "the answer does not fit the size that the request asked for"};
   }
   return {"EnclaveError",
           "the enclave answered with a status this library does not know; the library and its image do not "

@@ -460,7 +460,7 @@ def test_the_extension_shows_no_arguments_in_its_errors(enclave: cml.Enclave, ro
         lambda: core.predict(1, np.asfortranarray(secret), 1, 1, 1, False, 0, 0, None, 0),
         lambda: core.predict(1, secret, 1, 1, 1, False, 0, 0, secret.astype(np.float64), 0),
         lambda: core.predict(1, secret.ravel(), 1, 1, 1, False, 0, 0, None, 0),
-        lambda: core.seal_model(str(SENTINEL), b"id", 1),
+        lambda: core.seal_model(str(SENTINEL), b"id", 1, 0, b""),
         lambda: core.load_model(bytearray(str(SENTINEL), "ascii")),
     ]
     for attempt in attempts:

@@ -35,7 +35,8 @@ ROWS = np.load(FIXTURES / "X.npy")
 MAGIC, VERSION, HEADER_SIZE, DIGEST = (0, 8), (8, 4), (12, 4), (16, 32)
 POLICY, PLATFORM, PROD_ID, SVN = (48, 2), (50, 2), (52, 2), (54, 2)
 MRENCLAVE, MRSIGNER, MODEL_DIGEST, SALT, KEY_CHECK = (56, 32), (88, 32), (120, 32), (152, 32), (184, 32)
-CIPHERTEXT_SIZE, MODEL_ID_SIZE, KEY_INFO_SIZE, MODEL_ID = (216, 8), (224, 2), (226, 2), 228
+OWNER, OWNER_SIGNATURE, MODEL_VERSION = (216, 32), (248, 64), (312, 8)
+CIPHERTEXT_SIZE, MODEL_ID_SIZE, KEY_INFO_SIZE, MODEL_ID = (320, 8), (328, 2), (330, 2), 332
 
 DAMAGED, WRONG, VERSION_ERROR = cml.DamagedSealedModelError, cml.WrongEnclaveError, cml.UnsupportedVersionError
 
@@ -185,7 +186,7 @@ def test_policies_that_are_refused(policy: Any, regression_file: Path, tmp_path:
 @pytest.mark.parametrize("policy", [0, 3, 4, 2**32 - 1])
 def test_the_enclave_knows_two_policies(policy: int, regression_file: Path, enclave: cml.Enclave) -> None:
     with pytest.raises(cml.InvalidInputError, match="policy"):
-        enclave._core.seal_model(to_flat_model(regression_file), b"model", policy)
+        enclave._core.seal_model(to_flat_model(regression_file), b"model", policy, 0, b"")
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
@@ -524,7 +525,7 @@ def test_sizes_of_the_header_beyond_the_file_or_their_bounds(
     sealed: bytes, enclave: cml.Enclave, tmp_path: Path
 ) -> None:
     path = tmp_path / "sizes"
-    for size in (0, 15, 16, 47, 48, 49, 100, 227, 228, len(sealed), len(sealed) + 1, 4097, 2**31, 2**32 - 1):
+    for size in (0, 15, 16, 47, 48, 49, 100, 331, 332, len(sealed), len(sealed) + 1, 4097, 2**31, 2**32 - 1):
         data = sealed[:12] + struct.pack("<I", size) + sealed[16:]
         data = with_digest(data) if size >= 48 else data
         assert (size, refusal(data, enclave, path)) == (size, DAMAGED)
@@ -628,7 +629,7 @@ def test_a_thousand_corruptions_of_flat_models(enclave: cml.Enclave) -> None:
         except ValueError:
             readable = False
         try:
-            enclave._core.seal_model(data, b"m", 1)
+            enclave._core.seal_model(data, b"m", 1, 0, b"")
             assert readable
             accepted += 1
         except cml.ModelFormatError:

@@ -12,13 +12,16 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
 from confidential_ml import card, simulation
-from confidential_ml.errors import EnclaveError
+from confidential_ml.errors import EnclaveError, InvalidInputError
 from confidential_ml.identity import EnclaveIdentity
 from confidential_ml.regular_file import checked_path
 from confidential_ml.sealed_file import PLATFORMS
 
 if TYPE_CHECKING:
     from confidential_ml import _core
+
+_MAX_NONCE_SIZE = 64
+_REPORT_BODY_SIZE = 384
 
 
 class Enclave:
@@ -76,6 +79,85 @@ class Enclave:
         """False once closed, and in a forked child."""
         return self._core.is_open
 
+    def evidence(self, nonce: bytes = b"") -> bytes:
+        """What proves to somebody far away which enclave this is: a quote and the claims it signs.
+
+        Parameters
+        ----------
+        nonce
+            0 to 64 bytes chosen by who wants to know; they come back in the claims.
+
+        Returns
+        -------
+        bytes
+            Open Enclave's ``OE_FORMAT_UUID_SGX_ECDSA`` (docs/attestation.md section 1). In simulation the quote is
+            signed by this installation's simulated platform and names a debug enclave.
+
+        Raises
+        ------
+        InvalidInputError
+            If `nonce` is not up to 64 bytes.
+        EnclaveError
+            If the platform gives no evidence, or the enclave is closed.
+        """
+        if not isinstance(nonce, bytes) or len(nonce) > _MAX_NONCE_SIZE:
+            raise InvalidInputError(f"nonce must be at most {_MAX_NONCE_SIZE} bytes")
+        evidence = self._core.evidence(nonce)
+        if self._identity.platform == "openenclave":
+            return evidence
+        from confidential_ml import simulated_platform
+
+        platform = simulated_platform.of_this_installation()
+        return platform.quote(evidence[:_REPORT_BODY_SIZE]) + evidence[_REPORT_BODY_SIZE:]
+
+    def answer_request(self, request: bytes) -> bytes:
+        """Open a confidential request in the enclave, predict, and give the answer only its sender can read.
+
+        Parameters
+        ----------
+        request
+            As docs/protocol.md section 3.
+
+        Raises
+        ------
+        RequestUnreadableError
+            If the enclave could not open it; it does not say why.
+        EnclaveError
+            If the enclave is closed or has no room.
+        """
+        return self._core.answer_request(_checked_bytes(request))
+
+    def import_model(self, request: bytes) -> tuple[bytes, bytes]:
+        """Seal a model that its owner has encrypted to this enclave.
+
+        Parameters
+        ----------
+        request
+            As docs/protocol.md section 3, of kind 2.
+
+        Returns
+        -------
+        tuple of bytes
+            The sealed model, to be stored here, and the answer, for the owner. The sealed model is empty if the enclave
+            refused the model; only the answer says why.
+
+        Raises
+        ------
+        RequestUnreadableError
+            If the enclave could not open it; it does not say why.
+        EnclaveError
+            If the enclave is closed or has no room.
+        """
+        return self._core.import_model(_checked_bytes(request))
+
+    def new_epoch(self) -> None:
+        """Make a new key for requests; the former one opens requests until :meth:`end_former_epoch`."""
+        self._core.new_epoch()
+
+    def end_former_epoch(self) -> None:
+        """Wipe the key of the former epoch."""
+        self._core.end_former_epoch()
+
     def close(self) -> None:
         """End the enclave after the calls under way; its models are gone. Does nothing the second time."""
         self._finalizer()
@@ -98,6 +180,12 @@ class Enclave:
 
     def _repr_html_(self) -> str:
         return card.render("Enclave", self._identity, [], is_open=self.is_open)
+
+
+def _checked_bytes(request: object) -> bytes:
+    if not isinstance(request, bytes):
+        raise InvalidInputError(f"a request must be bytes, not {type(request).__name__}")
+    return request
 
 
 def load_core() -> ModuleType:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import operator
 import os
 import re
 import weakref
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, NoReturn, SupportsIndex
+from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 
 import numpy as np
 
@@ -23,8 +24,12 @@ from confidential_ml.rows import FloatArray, as_base_margin, as_rows
 from confidential_ml.sealed_file import POLICIES, SealedInfo, parse_header, read_sealed, write_sealed
 from confidential_ml.xgboost_format import to_flat_model
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 _MAX_ROUND = (1 << 32) - 1
 _MAX_THREADS = 1 << 16
+_MAX_VERSION = (1 << 64) - 1
 _DIGEST = re.compile("[0-9a-fA-F]{64}")
 _NAN = float("nan")  # by its identity predict() knows that `missing` was not given
 
@@ -35,6 +40,8 @@ def seal(
     *,
     model_id: str = "model",
     policy: str = "mrenclave",
+    version: SupportsIndex = 0,
+    owner_key: Ed25519PrivateKey | None = None,
     enclave: Enclave | None = None,
 ) -> SealedInfo:
     """Encrypt an XGBoost model so that only this enclave on this CPU can read it, and write it to `path`.
@@ -53,6 +60,11 @@ def seal(
     policy
         ``"mrenclave"``: only this very image opens it. ``"mrsigner"``: so does any later version (SVN not lower) of
         the same product by the same signer.
+    version
+        Version of the model as its owner counts, 0 to 2**64 - 1; :meth:`ConfidentialModel.load_sealed` can ask for a
+        least one.
+    owner_key
+        Signs digest, version and id of the model (docs/protocol.md section 5); the public half goes into the file.
     enclave
         The enclave to seal in; the one of the process if not given.
 
@@ -66,7 +78,7 @@ def seal(
     ModelFormatError
         If the model is not one XGBoost writes, or is over a limit of docs/formats.md.
     InvalidInputError
-        For a wrong `path`, `model_id` or `policy`, and a `model` that is none of the above.
+        For a wrong `path`, `model_id`, `policy`, `version` or `owner_key`, and a `model` that is none of the above.
     OSError
         If the file of the model cannot be read: ``FileNotFoundError`` if there is none.
     SealError
@@ -88,9 +100,12 @@ def seal(
         raise InvalidInputError(
             "a model id has 1 to 64 characters of A-Z a-z 0-9 . _ - and starts with a letter or digit"
         )
+    number = _checked_version(version, "version")
+    _check_owner_key(owner_key)
     flat = to_flat_model(model)
+    owner = b"" if owner_key is None else _signed(owner_key, flat, number, model_id)
     used = _enclave_or_default(enclave)
-    sealed = used._core.seal_model(flat, model_id.encode("ascii"), POLICIES[policy])
+    sealed = used._core.seal_model(flat, model_id.encode("ascii"), POLICIES[policy], number, owner)
     write_sealed(where, sealed)
     return parse_header(sealed, where)
 
@@ -115,6 +130,8 @@ class ModelInfo:
         Bytes of enclave memory that the model takes.
     policy
         The sealing policy it was opened under.
+    owner, model_version
+        Ed25519 public key (hexadecimal) of the owner who signed it, None if nobody did; the version it is of.
     enclave
         Identity of the enclave that holds it.
     """
@@ -131,6 +148,8 @@ class ModelInfo:
     depth: int
     plan_size: int
     policy: str
+    owner: str | None
+    model_version: int
     enclave: EnclaveIdentity
 
     @property
@@ -174,6 +193,8 @@ class ConfidentialModel:
             depth=fields["depth"],
             plan_size=fields["plan_size"],
             policy={number: name for name, number in POLICIES.items()}[fields["policy"]],
+            owner=fields["owner"].hex() if any(fields["owner"]) else None,
+            model_version=fields["model_version"],
             enclave=enclave.identity,
         )
 
@@ -184,6 +205,8 @@ class ConfidentialModel:
         *,
         enclave: Enclave | None = None,
         expected_digest: str | None = None,
+        owner: str | None = None,
+        min_version: SupportsIndex | None = None,
     ) -> ConfidentialModel:
         """Open a sealed model in an enclave.
 
@@ -196,6 +219,10 @@ class ConfidentialModel:
         expected_digest
             ``info.model_digest`` of the model that it must be. Who can call the enclave can seal another model under
             the same id; this tells them apart.
+        owner
+            Ed25519 public key, hexadecimal, of the owner who must have signed it.
+        min_version
+            The least ``info.model_version`` to accept. Only with `owner` does a version say anything.
 
         Raises
         ------
@@ -206,14 +233,18 @@ class ConfidentialModel:
         UnsupportedVersionError
             If it is of another format version.
         SealError
-            If the file cannot be read, or holds another model than `expected_digest` says.
+            If the file cannot be read, or holds another model than `expected_digest`, `owner` and `min_version` say.
         InvalidInputError
-            If `path` cannot be a path, or `expected_digest` is no digest.
+            If `path` cannot be a path, `expected_digest` is no digest, `owner` no public key, or `min_version` comes
+            without `owner`.
         EnclaveError
             If there is no enclave, or it has no room.
         """
-        if expected_digest is not None:
-            expected_digest = _checked_digest(expected_digest)
+        expected = _Expected(
+            _checked_hex(expected_digest, "expected_digest", "a SHA-256"),
+            _checked_hex(owner, "owner", "an Ed25519 public key"),
+            None if min_version is None else _checked_version(min_version, "min_version"),
+        )
         where = checked_path(path, "path")
         sealed = read_sealed(where)
         used = _enclave_or_default(enclave)
@@ -222,12 +253,10 @@ class ConfidentialModel:
         except SealError as error:
             raise _explain(error, sealed, where, used.identity) from None
         model = cls(used, handle)
-        if expected_digest is not None and model.info.model_digest != expected_digest:
+        wrong = expected.wrong(model.info)
+        if wrong:
             model.close()
-            raise SealError(
-                f"{where} holds another model: its digest is {model.info.model_digest}, expected {expected_digest}; "
-                "get the file again from the model's owner"
-            )
+            raise SealError(f"{where} holds another model: {wrong}; get the file again from the model's owner")
         return model
 
     @property
@@ -382,6 +411,7 @@ class ConfidentialModel:
             ("trees, rounds, depth", f"{info.n_trees}, {info.n_rounds}, {info.depth}"),
             ("memory in the enclave", card.byte_size(info.plan_size)),
             ("sealing policy", info.policy),
+            ("owner, version", f"{card.short(info.owner) if info.owner else 'nobody'}, {info.model_version}"),
         ]
         return card.render(info.model_id, info.enclave, rows, is_open=self.is_open)
 
@@ -398,10 +428,63 @@ def _checked_flag(value: object, name: str) -> bool:
     raise InvalidInputError(f"{name} must be True or False, not {type(value).__name__}")
 
 
-def _checked_digest(digest: object) -> str:
-    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-        raise InvalidInputError("expected_digest must be a SHA-256 in hexadecimal: 64 digits")
-    return digest.lower()
+@dataclass(frozen=True)
+class _Expected:
+    """What the caller of load_sealed asks for besides that the file opens."""
+
+    digest: str | None
+    owner: str | None
+    min_version: int | None
+
+    def __post_init__(self) -> None:
+        if self.min_version is not None and self.owner is None:
+            raise InvalidInputError("min_version needs owner: a version says nothing unless its owner signed it")
+
+    def wrong(self, info: ModelInfo) -> str:
+        if self.digest not in (None, info.model_digest):
+            return f"its digest is {info.model_digest}, expected {self.digest}"
+        if self.owner not in (None, info.owner):
+            return f"its owner is {info.owner or 'nobody'}, expected {self.owner}"
+        if self.min_version is not None and info.model_version < self.min_version:
+            return f"its version is {info.model_version}, expected at least {self.min_version}"
+        return ""
+
+
+def _checked_hex(value: object, name: str, what: str) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not _DIGEST.fullmatch(value):
+        raise InvalidInputError(f"{name} must be {what} in hexadecimal: 64 digits")
+    return value.lower()
+
+
+def _checked_version(version: SupportsIndex, name: str) -> int:
+    try:
+        number = operator.index(version)
+    except TypeError:
+        raise InvalidInputError(f"{name} must be an integer, not {type(version).__name__}") from None
+    if not 0 <= number <= _MAX_VERSION:
+        raise InvalidInputError(f"{name} must be from 0 to 2**64 - 1")
+    return number
+
+
+def _check_owner_key(key: object) -> None:
+    if key is None:
+        return
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    if not isinstance(key, Ed25519PrivateKey):
+        raise InvalidInputError(
+            "owner_key must be an Ed25519PrivateKey of the package cryptography, not " + type(key).__name__
+        )
+
+
+def _signed(key: Ed25519PrivateKey, flat: bytes, version: int, model_id: str) -> bytes:
+    """Public key and signature, as enclave_seal_model takes them."""
+    from confidential_ml import owner
+
+    signature = owner.sign(key, hashlib.sha256(flat).digest(), version, model_id)
+    return key.public_key().public_bytes_raw() + signature
 
 
 def _thread_count(n_threads: SupportsIndex | None) -> int:

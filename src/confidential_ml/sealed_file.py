@@ -17,9 +17,9 @@ from confidential_ml.errors import DamagedSealedModelError, SealError, Unsupport
 from confidential_ml.regular_file import TooLargeError, checked_path, open_regular, read_limited
 
 _MAGIC = b"CMLSEAL\0"
-_VERSION = 1
+_VERSION = 2
 _PRELUDE = struct.Struct("<8sII32s")
-_FIELDS = struct.Struct("<HHHH32s32s32s32s32sQHH")
+_FIELDS = struct.Struct("<HHHH32s32s32s32s32s32s64sQQHH")
 _DIGESTED_PRELUDE_SIZE = 16
 _MAX_HEADER_SIZE = 4096
 _MAX_SEALED_SIZE = (128 << 20) + _MAX_HEADER_SIZE + 16
@@ -46,6 +46,8 @@ class SealedInfo:
         ``"simulation"``, ``"openenclave-simulation"`` or ``"openenclave"``.
     mrenclave, mrsigner, isv_prod_id, isv_svn
         The enclave that sealed it.
+    owner, model_version
+        Ed25519 public key (hexadecimal) of the owner who signed the model, None if nobody did; the version it is of.
     version, size, model_size
         Format version; bytes of the file and of the flat model.
     """
@@ -58,6 +60,8 @@ class SealedInfo:
     mrsigner: str
     isv_prod_id: int
     isv_svn: int
+    owner: str | None
+    model_version: int
     version: int
     size: int
     model_size: int
@@ -75,7 +79,7 @@ def inspect_sealed(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) ->
     DamagedSealedModelError
         If it is not a sealed model, or is damaged.
     UnsupportedVersionError
-        If its format version is not 1.
+        If its format version is not 2.
     SealError
         If the file cannot be read.
 
@@ -92,9 +96,9 @@ def parse_header(sealed: bytes, where: str) -> SealedInfo:
     header_size = _check_prelude(sealed, where)
     if header_size < _PRELUDE.size + _FIELDS.size:
         raise _damaged(where)
-    (policy, platform, prod_id, svn, mrenclave, mrsigner, digest, _salt, _check, model_size, id_size, key_size) = (
-        _FIELDS.unpack_from(sealed, _PRELUDE.size)
-    )
+    fields = _FIELDS.unpack_from(sealed, _PRELUDE.size)
+    policy, platform, prod_id, svn, mrenclave, mrsigner, digest, _salt, _key_check = fields[:9]
+    owner, _signature, model_version, model_size, id_size, key_size = fields[9:]
     id_start = _PRELUDE.size + _FIELDS.size
     sizes_agree = header_size == id_start + id_size + key_size and len(sealed) == header_size + model_size + _TAG_SIZE
     in_range = policy in _POLICY_NAMES and platform in PLATFORMS and 1 <= key_size <= _MAX_KEY_INFO_SIZE
@@ -110,6 +114,8 @@ def parse_header(sealed: bytes, where: str) -> SealedInfo:
         mrsigner=mrsigner.hex(),
         isv_prod_id=prod_id,
         isv_svn=svn,
+        owner=owner.hex() if any(owner) else None,
+        model_version=model_version,
         version=_VERSION,
         size=len(sealed),
         model_size=model_size,

@@ -80,7 +80,7 @@ class RawEnclave {
     uint8_t size[8] = {};
     const Status status =
         call(enclave_seal_model, model.data(), model.size(), reinterpret_cast<const uint8_t*>(id.data()),
-             id.size(), policy, sealed->data(), sealed->size(), size);
+             id.size(), policy, uint64_t{0}, nullptr, size_t{0}, sealed->data(), sealed->size(), size);
     uint64_t used = 0;
     std::memcpy(&used, size, sizeof used);
     sealed->resize(used);
@@ -129,11 +129,11 @@ TEST(Start, ComesBeforeEverythingElse) {
     uint8_t* out = buffer.data();
     EXPECT_EQ(Status::kNotStarted, enclave.call(enclave_identity, out, size_t{72}));
     EXPECT_EQ(Status::kNotStarted, enclave.call(enclave_identity, nullptr, size_t{1}));
-    EXPECT_EQ(Status::kNotStarted,
-              enclave.call(enclave_seal_model, in, size_t{9}, in, size_t{1}, 1u, out, size_t{900}, eight));
+    EXPECT_EQ(Status::kNotStarted, enclave.call(enclave_seal_model, in, size_t{9}, in, size_t{1}, 1u,
+                                                uint64_t{0}, nullptr, size_t{0}, out, size_t{900}, eight));
     EXPECT_EQ(Status::kNotStarted, enclave.call(enclave_load_model, in, size_t{9}, eight));
     EXPECT_EQ(Status::kNotStarted, enclave.call(enclave_unload_model, uint64_t{1}));
-    EXPECT_EQ(Status::kNotStarted, enclave.call(enclave_describe_model, uint64_t{1}, out, size_t{152}));
+    EXPECT_EQ(Status::kNotStarted, enclave.call(enclave_describe_model, uint64_t{1}, out, size_t{192}));
     EXPECT_EQ(Status::kNotStarted, enclave.call(enclave_predict, uint64_t{1}, 0u, 0u, 0u, uint64_t{1},
                                                 &number, size_t{4}, nullptr, size_t{0}, &number, size_t{4}));
   };
@@ -215,7 +215,8 @@ TEST_F(Started, SealRefusesMissingBuffers) {
   const uint8_t id[] = {'m'};
   uint8_t size[8] = {};
   const auto seal = [&](const uint8_t* m, const uint8_t* i, uint8_t* s, uint8_t* n) {
-    return enclave_.call(enclave_seal_model, m, model.size(), i, sizeof id, kMrenclave, s, sealed.size(), n);
+    return enclave_.call(enclave_seal_model, m, model.size(), i, sizeof id, kMrenclave, uint64_t{0}, nullptr,
+                         size_t{0}, s, sealed.size(), n);
   };
   EXPECT_EQ(Status::kOk, seal(model.data(), id, sealed.data(), size));
   EXPECT_EQ(Status::kInvalidArgument, seal(nullptr, id, sealed.data(), size));
@@ -231,9 +232,9 @@ TEST_F(Started, SealChecksSizesModelIdAndPolicy) {
   uint8_t size[8] = {};
   const auto seal = [&](size_t model_size, size_t id_size, uint32_t policy, size_t capacity) {
     return enclave_.call(enclave_seal_model, model.data(), model_size, id.data(), id_size, policy,
-                         sealed.data(), capacity, size);
+                         uint64_t{0}, nullptr, size_t{0}, sealed.data(), capacity, size);
   };
-  EXPECT_EQ(Status::kOk, seal(model.size(), 64, kMrsigner, model.size() + 228 + 64 + 1024 + 16));
+  EXPECT_EQ(Status::kOk, seal(model.size(), 64, kMrsigner, model.size() + 332 + 64 + 1024 + 16));
   EXPECT_EQ(Status::kModelNotFlat, seal(0, 1, kMrenclave, sealed.size()));
   EXPECT_EQ(Status::kModelSizeWrong, seal(model.size() - 1, 1, kMrenclave, sealed.size()));
   EXPECT_EQ(Status::kModelIdInvalid, seal(model.size(), 0, kMrenclave, sealed.size()));
@@ -279,9 +280,10 @@ TEST_F(Started, ModelsOverTheSizeLimitAreRefused) {
   uint8_t sealed[16] = {};
   EXPECT_EQ(Status::kModelLimitExceeded,
             enclave_.call(enclave_seal_model, huge.data(), kMaxFlatModelSize + 1, id, size_t{1}, kMrenclave,
-                          sealed, sizeof sealed, out));
-  EXPECT_EQ(Status::kInvalidArgument, enclave_.call(enclave_seal_model, id, size_t{1}, id, size_t{1},
-                                                    kMrenclave, huge.data(), huge.size(), out));
+                          uint64_t{0}, nullptr, size_t{0}, sealed, sizeof sealed, out));
+  EXPECT_EQ(Status::kInvalidArgument,
+            enclave_.call(enclave_seal_model, id, size_t{1}, id, size_t{1}, kMrenclave, uint64_t{0}, nullptr,
+                          size_t{0}, huge.data(), huge.size(), out));
 }
 
 // Sizes no buffer can have. With NULL they reach the trusted function; otherwise they end in the glue.
@@ -297,9 +299,12 @@ TEST_F(Started, AbsurdSizesEndInAnError) {
     };
     refused(enclave_.call(enclave_start, &byte, size));
     refused(enclave_.call(enclave_identity, &byte, size));
-    refused(enclave_.call(enclave_seal_model, &byte, size, &byte, size_t{1}, 1u, out, size_t{1}, out));
-    refused(enclave_.call(enclave_seal_model, &byte, size_t{1}, &byte, size, 1u, out, size_t{1}, out));
-    refused(enclave_.call(enclave_seal_model, &byte, size_t{1}, &byte, size_t{1}, 1u, out, size, out));
+    refused(enclave_.call(enclave_seal_model, &byte, size, &byte, size_t{1}, 1u, uint64_t{0}, nullptr,
+                          size_t{0}, out, size_t{1}, out));
+    refused(enclave_.call(enclave_seal_model, &byte, size_t{1}, &byte, size, 1u, uint64_t{0}, nullptr,
+                          size_t{0}, out, size_t{1}, out));
+    refused(enclave_.call(enclave_seal_model, &byte, size_t{1}, &byte, size_t{1}, 1u, uint64_t{0}, nullptr,
+                          size_t{0}, out, size, out));
     refused(enclave_.call(enclave_load_model, &byte, size, out));
     refused(enclave_.call(enclave_describe_model, handle, &byte, size));
     const auto predict = [&](const float* rows, const float* base_margin, float* predictions) {
@@ -318,7 +323,7 @@ TEST_F(Started, AbsurdSizesEndInAnError) {
 // ---- handles ----
 
 TEST_F(Started, UnknownHandlesAreUnknownToEveryEcall) {
-  Bytes description(152);
+  Bytes description(192);
   float number = 0;
   const uint64_t unloaded = enclave_.loaded(scalar_model());
   const uint64_t live = enclave_.loaded(scalar_model());
@@ -356,10 +361,11 @@ struct Description {
   uint32_t booster, objective, features, groups, columns, rounds, trees, nodes, depth, leaf_size, policy,
       id_size;
   uint64_t plan_size;
-  uint8_t digest[32];
+  uint8_t digest[32], owner[32];
+  uint64_t model_version;
   char id[64];
 };
-static_assert(sizeof(Description) == 152, "as in the EDL");
+static_assert(sizeof(Description) == 192, "as in the EDL");
 
 std::optional<Description> describe(const RawEnclave& enclave, uint64_t handle) {
   Description d{};
@@ -428,10 +434,10 @@ TEST_F(Started, SortsAThousandQuantilesAndNoMore) {
 TEST_F(Started, DescriptionHasOneSize) {
   const uint64_t handle = enclave_.loaded(scalar_model());
   Bytes buffer(200);
-  for (const size_t size : {size_t{0}, size_t{151}, size_t{153}, size_t{200}}) {
+  for (const size_t size : {size_t{0}, size_t{191}, size_t{193}, size_t{200}}) {
     EXPECT_EQ(Status::kInvalidArgument, enclave_.call(enclave_describe_model, handle, buffer.data(), size));
   }
-  EXPECT_EQ(Status::kInvalidArgument, enclave_.call(enclave_describe_model, handle, nullptr, size_t{152}));
+  EXPECT_EQ(Status::kInvalidArgument, enclave_.call(enclave_describe_model, handle, nullptr, size_t{192}));
 }
 
 // ---- prediction ----
@@ -793,7 +799,7 @@ std::vector<std::function<bool(const RawEnclave&)>> repeatable_ecalls(const Byte
         return one_of(e.call(enclave_unload_model, shared_handle), {Status::kOk, Status::kUnknownModel});
       },
       [=](const RawEnclave& e) {
-        uint8_t description[152] = {};
+        uint8_t description[192] = {};
         return one_of(e.call(enclave_describe_model, shared_handle, description, sizeof description),
                       {Status::kOk, Status::kUnknownModel});
       },
@@ -930,7 +936,7 @@ class HostEnclave : public ::testing::Test {
  protected:
   HostEnclave() {
     const Bytes flat = test::flat_bytes(six_feature_model());
-    handle_ = enclave_->load_model(view(enclave_->seal_model(view(flat), "six", kMrenclave)));
+    handle_ = enclave_->load_model(view(enclave_->seal_model(view(flat), {"six", kMrenclave, 0, {}})));
   }
 
   host::PredictRequest request(const Floats& rows, Floats* predictions) const {
@@ -996,9 +1002,10 @@ TEST_F(HostEnclave, NoRowsStillCheckHandleAndRounds) {
 
 TEST_F(HostEnclave, RefusesWhatIsTooLargeBeforeItCopiesIt) {
   static const uint8_t byte = 0;
-  EXPECT_EQ(Status::kModelLimitExceeded, thrown_by([&] {
-                                           enclave_->seal_model({&byte, kMaxFlatModelSize + 1}, "m", 1);
-                                         }).status());
+  EXPECT_EQ(Status::kModelLimitExceeded,
+            thrown_by([&] {
+              enclave_->seal_model({&byte, kMaxFlatModelSize + 1}, {"m", 1, 0, {}});
+            }).status());
   EXPECT_EQ(Status::kModelLimitExceeded, thrown_by([&] {
                                            enclave_->load_model({&byte, kMaxSealedModelSize + 1});
                                          }).status());
@@ -1090,7 +1097,7 @@ TEST_F(HostEnclave, EveryCallThrowsOnceItIsClosed) {
   Floats predictions;
   const Bytes bytes(10);
   EXPECT_TRUE(contains(thrown_by([&] { enclave_->identity(); }), "closed"));
-  EXPECT_TRUE(contains(thrown_by([&] { enclave_->seal_model(view(bytes), "m", 1); }), "closed"));
+  EXPECT_TRUE(contains(thrown_by([&] { enclave_->seal_model(view(bytes), {"m", 1, 0, {}}); }), "closed"));
   EXPECT_TRUE(contains(thrown_by([&] { enclave_->load_model(view(bytes)); }), "closed"));
   EXPECT_TRUE(contains(thrown_by([&] { enclave_->unload_model(handle_); }), "closed"));
   EXPECT_TRUE(contains(thrown_by([&] { enclave_->describe_model(handle_); }), "closed"));
