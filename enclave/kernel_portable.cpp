@@ -10,6 +10,7 @@ namespace confidential_ml {
 namespace {
 
 typedef int8_t Bytes __attribute__((vector_size(32)));
+typedef int8_t Half __attribute__((vector_size(16)));
 typedef uint8_t Unsigned __attribute__((vector_size(32)));  // whose sums wrap
 
 inline Bytes load(const void* source) {
@@ -19,8 +20,22 @@ inline Bytes load(const void* source) {
 }
 inline void store(void* target, Bytes bytes) { std::memcpy(target, &bytes, sizeof bytes); }
 inline Bytes broadcast(uint32_t byte) { return Bytes{} + static_cast<int8_t>(byte); }
-inline Bytes greater(Bytes a, Bytes b) { return a > b; }
-inline Bytes equal_bytes(Bytes a, Bytes b) { return a == b; }
+
+// Compares by halves: of a comparison wider than a register gcc makes one of every byte.
+template <typename Compare>
+inline Bytes by_halves(Bytes a, Bytes b, Compare compare) {
+  Half halves_a[2], halves_b[2];
+  std::memcpy(halves_a, &a, sizeof a);
+  std::memcpy(halves_b, &b, sizeof b);
+  const Half result[2] = {compare(halves_a[0], halves_b[0]), compare(halves_a[1], halves_b[1])};
+  return load(result);
+}
+inline Bytes greater(Bytes a, Bytes b) {
+  return by_halves(a, b, [](Half x, Half y) -> Half { return x > y; });
+}
+inline Bytes equal_bytes(Bytes a, Bytes b) {
+  return by_halves(a, b, [](Half x, Half y) -> Half { return x == y; });
+}
 inline Bytes blend(Bytes mask, Bytes if_set, Bytes if_clear) { return (mask & if_set) | (~mask & if_clear); }
 inline Bytes subtract(Bytes a, Bytes b) { return Bytes(Unsigned(a) - Unsigned(b)); }
 
