@@ -20,15 +20,21 @@ struct Free {
   void operator()(EVP_CIPHER_CTX* context) const { EVP_CIPHER_CTX_free(context); }
   void operator()(EVP_KDF* kdf) const { EVP_KDF_free(kdf); }
   void operator()(EVP_KDF_CTX* context) const { EVP_KDF_CTX_free(context); }
+  void operator()(EVP_PKEY* key) const { EVP_PKEY_free(key); }
+  void operator()(EVP_PKEY_CTX* context) const { EVP_PKEY_CTX_free(context); }
 };
 template <typename T>
 using Owned = std::unique_ptr<T, Free>;
 
+// An empty value still needs an address.
+const uint8_t* address_of(ByteView value) {
+  static const uint8_t kNothing = 0;
+  return value.size == 0 ? &kNothing : value.data;
+}
+
 OSSL_PARAM octets(const char* name, ByteView value) {
-  static uint8_t nothing;  // an empty value still needs an address
   // OSSL_PARAM is shared with getters and so not const; HKDF only reads.
-  return OSSL_PARAM_construct_octet_string(
-      name, value.size == 0 ? &nothing : const_cast<uint8_t*>(value.data), value.size);
+  return OSSL_PARAM_construct_octet_string(name, const_cast<uint8_t*>(address_of(value)), value.size);
 }
 
 // EVP takes lengths as int.
@@ -50,19 +56,64 @@ Status sha256(std::initializer_list<ByteView> parts, uint8_t digest[kSha256Size]
 }
 
 Status hkdf_sha256(ByteView key, ByteView salt, ByteView info, uint8_t* output, size_t output_size) {
-  Owned<EVP_KDF> kdf(EVP_KDF_fetch(nullptr, "HKDF", nullptr));
-  Owned<EVP_KDF_CTX> context(EVP_KDF_CTX_new(kdf.get()));
+  SecretBytes<kSha256Size> prk;
+  const Status status = hkdf_sha256_extract(salt, key, prk.bytes);
+  return status == Status::kOk ? hkdf_sha256_expand(prk.bytes, info, output, output_size) : status;
+}
+
+// As HMAC, which is all it is: libcrypto's HKDF frees the salt without wiping it, and in HPKE that is a
+// secret.
+Status hkdf_sha256_extract(ByteView salt, ByteView key, uint8_t output[kSha256Size]) {
+  size_t size = 0;
+  const uint8_t* done = EVP_Q_mac(nullptr, "HMAC", nullptr, "SHA256", nullptr, address_of(salt), salt.size,
+                                  address_of(key), key.size, output, kSha256Size, &size);
+  return done != nullptr && size == kSha256Size ? Status::kOk : Status::kCryptoFailed;
+}
+
+Status hkdf_sha256_expand(const uint8_t prk[kSha256Size], ByteView info, uint8_t* output,
+                          size_t output_size) {
+  const Owned<EVP_KDF> kdf(EVP_KDF_fetch(nullptr, "HKDF", nullptr));
+  const Owned<EVP_KDF_CTX> context(EVP_KDF_CTX_new(kdf.get()));
   if (!context) return Status::kCryptoFailed;
   char digest[] = "SHA256";
+  int mode = EVP_KDF_HKDF_MODE_EXPAND_ONLY;
   const OSSL_PARAM parameters[] = {
       OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, digest, 0),
-      octets(OSSL_KDF_PARAM_KEY, key),
-      octets(OSSL_KDF_PARAM_SALT, salt),
+      OSSL_PARAM_construct_int(OSSL_KDF_PARAM_MODE, &mode),
+      octets(OSSL_KDF_PARAM_KEY, {prk, kSha256Size}),
       octets(OSSL_KDF_PARAM_INFO, info),
       OSSL_PARAM_construct_end(),
   };
   return EVP_KDF_derive(context.get(), output, output_size, parameters) == 1 ? Status::kOk
                                                                              : Status::kCryptoFailed;
+}
+
+Status x25519_public_key(const uint8_t private_key[kX25519KeySize], uint8_t public_key[kX25519KeySize]) {
+  const Owned<EVP_PKEY> key(
+      EVP_PKEY_new_raw_private_key(EVP_PKEY_X25519, nullptr, private_key, kX25519KeySize));
+  size_t size = kX25519KeySize;
+  const bool done =
+      key && EVP_PKEY_get_raw_public_key(key.get(), public_key, &size) == 1 && size == kX25519KeySize;
+  return done ? Status::kOk : Status::kCryptoFailed;
+}
+
+Status x25519(const uint8_t private_key[kX25519KeySize], const uint8_t peer_public_key[kX25519KeySize],
+              uint8_t shared_secret[kX25519KeySize], bool* valid) {
+  *valid = false;
+  const Owned<EVP_PKEY> key(
+      EVP_PKEY_new_raw_private_key(EVP_PKEY_X25519, nullptr, private_key, kX25519KeySize));
+  const Owned<EVP_PKEY> peer(
+      EVP_PKEY_new_raw_public_key(EVP_PKEY_X25519, nullptr, peer_public_key, kX25519KeySize));
+  const Owned<EVP_PKEY_CTX> context(key ? EVP_PKEY_CTX_new(key.get(), nullptr) : nullptr);
+  const bool ready = context && peer && EVP_PKEY_derive_init(context.get()) == 1 &&
+                     EVP_PKEY_derive_set_peer(context.get(), peer.get()) == 1;
+  if (!ready) return Status::kCryptoFailed;
+  // All that is left for libcrypto to refuse is the all-zero result. Its error codes for that differ from
+  // version to version, so they are not asked.
+  size_t size = kX25519KeySize;
+  *valid = EVP_PKEY_derive(context.get(), shared_secret, &size) == 1 && size == kX25519KeySize;
+  if (!*valid) wipe(shared_secret, kX25519KeySize);
+  return Status::kOk;
 }
 
 Status aes256_gcm_encrypt(const GcmKey& key, ByteView aad, ByteView plaintext, uint8_t* ciphertext,
