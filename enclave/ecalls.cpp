@@ -11,6 +11,7 @@
 #include "common/status.h"
 #include "confidential_ml_t.h"
 #include "enclave/crypto.h"
+#include "enclave/hpke.h"
 #include "enclave/model.h"
 #include "enclave/objective.h"
 #include "enclave/plan.h"
@@ -18,6 +19,7 @@
 #include "enclave/registry.h"
 #include "enclave/sealing.h"
 #include "enclave/secret_memory.h"
+#include "enclave/signature.h"
 
 namespace confidential_ml {
 namespace {
@@ -64,6 +66,8 @@ Status start(ByteView input) {
   if (!phase.compare_exchange_strong(expected, Phase::kStarting)) return Status::kAlreadyStarted;
   Status status = platform_start(input);
   if (status == Status::kOk) status = crypto_start();
+  if (status == Status::kOk) status = hpke_known_answer();
+  if (status == Status::kOk) status = signature_known_answer();
   phase.store(status == Status::kOk ? Phase::kStarted : Phase::kNew, std::memory_order_release);
   return status;
 }

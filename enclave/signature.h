@@ -1,0 +1,36 @@
+// Ed25519 signatures (RFC 8032): receipts, and what model owners sign.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "common/status.h"
+#include "enclave/crypto.h"
+#include "enclave/secret_memory.h"
+
+namespace confidential_ml {
+
+inline constexpr size_t kEd25519KeySize = 32;
+inline constexpr size_t kEd25519SignatureSize = 64;
+
+struct SigningKey {
+  SecretBytes<kEd25519KeySize> private_key;
+  uint8_t public_key[kEd25519KeySize];
+};
+
+// A new key from platform_random.
+[[nodiscard]] Status signature_generate(SigningKey* key);
+
+[[nodiscard]] Status signature_make(const SigningKey& key, ByteView message,
+                                    uint8_t signature[kEd25519SignatureSize]);
+
+// kOk with *valid = false when the signature is wrong or the public key is no point. There are public keys
+// (of small order, all zeros among them) under which anybody can sign: who relies on a key must know whose it
+// is.
+[[nodiscard]] Status signature_verify(const uint8_t public_key[kEd25519KeySize], ByteView message,
+                                      const uint8_t signature[kEd25519SignatureSize], bool* valid);
+
+// Checks a known answer of the functions above; after crypto_start.
+[[nodiscard]] Status signature_known_answer();
+
+}  // namespace confidential_ml
