@@ -22,6 +22,7 @@
 #include "enclave/registry.h"
 #include "enclave/sealing.h"
 #include "enclave/secret_memory.h"
+#include "enclave/signature.h"
 
 namespace confidential_ml {
 namespace {

@@ -13,10 +13,10 @@ namespace {
 constexpr uint8_t kKemSuite[] = {'K', 'E', 'M', 0x00, 0x20};
 constexpr uint8_t kSuite[] = {'H', 'P', 'K', 'E', 0x00, 0x20, 0x00, 0x01, 0x00, 0x02};
 constexpr std::string_view kVersionLabel = "HPKE-v1";
-constexpr std::string_view kLongestLabel = "shared_secret";
 constexpr uint8_t kModeBase = 0;
+constexpr size_t kLongestLabelSize = 13;  // "shared_secret"
 constexpr size_t kMaxLabeledSize =
-    sizeof(uint16_t) + kVersionLabel.size() + sizeof kSuite + kLongestLabel.size() + kMaxHpkeInfoSize;
+    sizeof(uint16_t) + kVersionLabel.size() + sizeof kSuite + kLongestLabelSize + kMaxHpkeInfoSize;
 
 using Prk = SecretBytes<kSha256Size>;
 using SharedSecret = SecretBytes<kSha256Size>;
@@ -67,7 +67,7 @@ Status decap(const HpkeKeyPair& pair, const uint8_t enc[kX25519KeySize], SharedS
   Prk prk;
   status = labeled_extract(view(kKemSuite), {nullptr, 0}, "eae_prk", view(dh.bytes), prk.bytes);
   if (status != Status::kOk) return status;
-  return labeled_expand(view(kKemSuite), prk, kLongestLabel, view(kem_context), shared_secret->bytes,
+  return labeled_expand(view(kKemSuite), prk, "shared_secret", view(kem_context), shared_secret->bytes,
                         shared_secret->size);
 }
 

@@ -8,22 +8,16 @@
 #include <string>
 #include <vector>
 
+#include "tests/cpp/byte_strings.h"
 #include "tests/cpp/status_printer.h"
 
 namespace confidential_ml {
 namespace {
 
-using Bytes = std::vector<uint8_t>;
-
-Bytes hex(const std::string& digits) {
-  Bytes bytes;
-  for (size_t i = 0; i < digits.size(); i += 2) {
-    bytes.push_back(static_cast<uint8_t>(std::stoi(digits.substr(i, 2), nullptr, 16)));
-  }
-  return bytes;
-}
-
-ByteView view(const Bytes& bytes) { return {bytes.data(), bytes.size()}; }
+using test::Bytes;
+using test::hex;
+using test::view;
+using test::with_bit_flipped;
 
 Bytes range(uint8_t first, size_t count) {
   Bytes bytes;
@@ -86,6 +80,92 @@ TEST(Hkdf, GivesUpBeyondItsLongestOutput) {
             hkdf_sha256(view(key), {nullptr, 0}, {nullptr, 0}, output.data(), output.size()));
 }
 
+Bytes extract(const Bytes& salt, const Bytes& key) {
+  Bytes prk(kSha256Size);
+  EXPECT_EQ(Status::kOk, hkdf_sha256_extract(view(salt), view(key), prk.data()));
+  return prk;
+}
+
+// RFC 5869, appendices A.1 to A.3: PRK.
+TEST(HkdfExtract, KnownAnswers) {
+  EXPECT_EQ(hex("077709362c2e32df0ddc3f0dc47bba6390b6c73bb50f9c3122ec844ad7c2b3e5"),
+            extract(range(0, 13), Bytes(22, 0x0b)));
+  EXPECT_EQ(hex("06a6b88c5853361a06104c9ceb35b45cef760014904671014a193f40c15fc244"),
+            extract(range(0x60, 80), range(0, 80)));
+  EXPECT_EQ(hex("19ef24a32c717b167f33a91d6f648bdf96596776afdb6377ac434c1c293ccb04"),
+            extract({}, Bytes(22, 0x0b)));
+}
+
+// RFC 4231, test case 6, and RFC 2104: a salt longer than a block is hashed first, and an empty one is zeros.
+TEST(HkdfExtract, TakesAnySalt) {
+  const std::string message = "Test Using Larger Than Block-Size Key - Hash Key First";
+  EXPECT_EQ(hex("60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"),
+            extract(Bytes(131, 0xaa), Bytes(message.begin(), message.end())));
+  EXPECT_EQ(extract(Bytes(32, 0), {}), extract({}, {}));
+}
+
+TEST(HkdfExpand, KnownAnswerAndLongestOutput) {
+  const Bytes prk = hex("077709362c2e32df0ddc3f0dc47bba6390b6c73bb50f9c3122ec844ad7c2b3e5");
+  Bytes output(42);
+  ASSERT_EQ(Status::kOk, hkdf_sha256_expand(prk.data(), view(range(0xf0, 10)), output.data(), output.size()));
+  EXPECT_EQ(hex("3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865"),
+            output);
+  output.resize(255 * 32 + 1);
+  EXPECT_EQ(Status::kOk, hkdf_sha256_expand(prk.data(), {nullptr, 0}, output.data(), 255 * 32));
+  EXPECT_EQ(Status::kCryptoFailed,
+            hkdf_sha256_expand(prk.data(), {nullptr, 0}, output.data(), output.size()));
+}
+
+Bytes public_key_of(const Bytes& private_key) {
+  Bytes public_key(kX25519KeySize);
+  EXPECT_EQ(Status::kOk, x25519_public_key(private_key.data(), public_key.data()));
+  return public_key;
+}
+
+Bytes shared_secret_of(const Bytes& private_key, const Bytes& peer) {
+  Bytes shared_secret(kX25519KeySize);
+  bool valid = false;
+  EXPECT_EQ(Status::kOk, x25519(private_key.data(), peer.data(), shared_secret.data(), &valid));
+  EXPECT_TRUE(valid);
+  return shared_secret;
+}
+
+// RFC 7748, 6.1 and 5.2; the second u-coordinate of 5.2 has its top bit set.
+TEST(X25519, KnownAnswers) {
+  const Bytes alice = hex("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a");
+  const Bytes bob = hex("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb");
+  const Bytes shared = hex("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742");
+  EXPECT_EQ(hex("8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a"), public_key_of(alice));
+  EXPECT_EQ(hex("de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f"), public_key_of(bob));
+  EXPECT_EQ(shared, shared_secret_of(alice, public_key_of(bob)));
+  EXPECT_EQ(shared, shared_secret_of(bob, public_key_of(alice)));
+  EXPECT_EQ(hex("95cbde9476e8907d7aade45cb4b873f88b595a68799fa152e6f8f7647aac7957"),
+            shared_secret_of(hex("4b66e9d4d1b4673c5ad22691957d6af5c11b6421e0ea01d42ca4169e7918ba0d"),
+                             hex("e5210f12786811d3f4b7959d0538ae2c31dbe7106fc03c3efc4cd549c715a493")));
+}
+
+// RFC 7748, 5.2.
+TEST(X25519, AThousandTimes) {
+  Bytes k(kX25519KeySize);
+  k[0] = 9;
+  Bytes u = k;
+  for (int i = 0; i < 1000; ++i) {
+    const Bytes next = shared_secret_of(k, u);
+    u = k;
+    k = next;
+  }
+  EXPECT_EQ(hex("684cf59ba83309552800ef566f2f4d3c1c3887c49360e3875f2eb94d99532c51"), k);
+}
+
+TEST(X25519, AnAllZeroSharedSecretIsInvalidAndNothingOfItIsLeft) {
+  const Bytes low_order(kX25519KeySize);
+  Bytes shared_secret(kX25519KeySize, 0xee);
+  bool valid = true;
+  EXPECT_EQ(Status::kOk, x25519(range(1, 32).data(), low_order.data(), shared_secret.data(), &valid));
+  EXPECT_FALSE(valid);
+  EXPECT_EQ(Bytes(kX25519KeySize), shared_secret);
+}
+
 struct GcmCase {
   Bytes key, nonce, aad, plaintext, ciphertext, tag;
 };
@@ -139,7 +219,7 @@ TEST(AesGcm, NoFlippedBitOpensAndNothingOfThePlaintextIsLeft) {
        {&GcmCase::key, &GcmCase::nonce, &GcmCase::aad, &GcmCase::ciphertext, &GcmCase::tag}) {
     for (size_t bit = 0; bit < (genuine.*part).size() * 8; ++bit) {
       GcmCase forged = genuine;
-      (forged.*part)[bit / 8] = static_cast<uint8_t>((forged.*part)[bit / 8] ^ 1u << bit % 8);
+      forged.*part = with_bit_flipped(genuine.*part, bit);
       Bytes plaintext;
       ASSERT_FALSE(opens(forged, &plaintext)) << "bit " << bit;
       ASSERT_EQ(Bytes(plaintext.size(), 0), plaintext) << "bit " << bit;
@@ -166,8 +246,7 @@ TEST(Compare, FindsEveryDifference) {
   EXPECT_TRUE(equal_in_constant_time(a.data(), a.data(), a.size()));
   EXPECT_TRUE(equal_in_constant_time(a.data(), a.data() + 1, 0));
   for (size_t bit = 0; bit < a.size() * 8; ++bit) {
-    Bytes b = a;
-    b[bit / 8] = static_cast<uint8_t>(b[bit / 8] ^ 1u << bit % 8);
+    const Bytes b = with_bit_flipped(a, bit);
     EXPECT_FALSE(equal_in_constant_time(a.data(), b.data(), a.size()));
     EXPECT_EQ(bit / 8 > 0, equal_in_constant_time(a.data(), b.data(), bit / 8 == 0 ? 1 : bit / 8));
   }
