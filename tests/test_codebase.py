@@ -28,15 +28,18 @@ FORMATS = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
 ENCLAVE = sorted((ROOT / "enclave").glob("*.cpp")) + sorted((ROOT / "enclave").glob("*.h"))
 HOST = sorted((ROOT / "host").glob("*.cpp")) + sorted((ROOT / "host").glob("*.h*"))
 COMMON = sorted((ROOT / "common").glob("*"))
-TRUSTED_LINES = 3600
+TRUSTED_LINES = 4900
 # Only the simulation is built from these.
 UNTRUSTED_FORMS = {"platform_simulation", "cpu_portable", "kernel_portable", "transform_portable"}
 
 # Calls go down only. A file includes files of its own floor or of floors below.
 FLOORS = [
     {"ecalls"},
+    {"confidential_request"},
+    {"channel", "receipt"},
+    {"claims", "prediction"},
     {"registry"},
-    {"sealing", "channel", "forest"},
+    {"sealing", "forest", "guarded", "replay_set"},
     {"model", "platform", "platform_openenclave", "platform_simulation", "plan", "row_plan", "hpke", "signature"}
     | {"kernel", "kernel_steps", "kernel_row_steps", "kernel_avx2", "kernel_portable"},
     {"objective", "crypto", "cpu", "cpu_avx2", "cpu_portable", "key_request"},
@@ -203,12 +206,12 @@ assert not unwanted, unwanted
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_the_package_imports_numpy_the_standard_library_and_itself(run_python: RunPython) -> None:
+def test_the_package_imports_numpy_cryptography_the_standard_library_and_itself(run_python: RunPython) -> None:
     import sys
 
-    allowed = {*sys.stdlib_module_names, "numpy", "confidential_ml"}
+    allowed = {*sys.stdlib_module_names, "numpy", "cryptography", "confidential_ml"}
     found = set()
-    for path in PACKAGE.glob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 found |= {alias.name.split(".")[0] for alias in node.names}
@@ -321,7 +324,7 @@ def limits() -> dict[str, int]:
     text = (ROOT / "common" / "limits.h").read_text(encoding="utf-8")
     result: dict[str, int] = {}
     for name, expression in re.findall(r"inline constexpr \w+ (k\w+) =\s*([^;]+);", text):
-        plain = re.sub(r"uint64_t\{(\d+)\}|(\d+)u\b", r"\1\2", expression)
+        plain = re.sub(r"(?:uint64_t|size_t)\{(\d+)\}|(\d+)u\b", r"\1\2", expression)
         plain = re.sub(r"k\w+", lambda match: str(result[match[0]]), plain)
         assert re.fullmatch(r"[\d\s+*<()-]+", plain), expression
         result[name] = eval(plain)

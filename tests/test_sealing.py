@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 import flat_reader
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import confidential_ml as cml
+from confidential_ml.owner import sign
 from confidential_ml.xgboost_format import to_flat_model
 
 if TYPE_CHECKING:
@@ -113,7 +115,8 @@ def test_seal_inspect_and_load_tell_the_same(
     assert info == cml.inspect_sealed(path)
     flat = to_flat_model(regression_file)
     identity = enclave.identity
-    assert (info.model_id, info.policy, info.version) == ("Credit_2.v-1", policy, 1)
+    assert (info.model_id, info.policy, info.version) == ("Credit_2.v-1", policy, 2)
+    assert (info.owner, info.model_version) == (None, 0)
     assert info.model_digest == hashlib.sha256(flat).hexdigest()
     assert (info.size, info.model_size) == (path.stat().st_size, len(flat))
     assert (info.mrenclave, info.mrsigner, info.platform) == (identity.mrenclave, identity.mrsigner, identity.platform)
@@ -122,6 +125,53 @@ def test_seal_inspect_and_load_tell_the_same(
         assert (model.info.model_id, model.info.policy) == (info.model_id, policy)
         assert model.info.model_digest == info.model_digest
         assert model.enclave is enclave
+
+
+def test_owner_and_version_are_kept_and_can_be_required(regression_file: Path, tmp_path: Path) -> None:
+    path, key, other = tmp_path / "model.sealed", Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    owner, stranger = key.public_key().public_bytes_raw().hex(), other.public_key().public_bytes_raw().hex()
+    info = cml.seal(regression_file, path, version=7, owner_key=key)
+    assert (info.owner, info.model_version) == (owner, 7)
+    load = cml.ConfidentialModel.load_sealed
+    for accepted in ({}, {"owner": owner}, {"owner": owner.upper(), "min_version": 7}):
+        with load(path, **accepted) as model:
+            assert (model.info.owner, model.info.model_version) == (owner, 7)
+    with pytest.raises(cml.SealError, match=f"its owner is {owner}, expected {stranger}"):
+        load(path, owner=stranger)
+    with pytest.raises(cml.SealError, match="its version is 7, expected at least 8"):
+        load(path, owner=owner, min_version=8)
+    with pytest.raises(cml.InvalidInputError, match="min_version needs owner"):
+        load(path, min_version=7)
+    cml.seal(regression_file, path, version=9)
+    with pytest.raises(cml.SealError, match="its owner is nobody"):
+        load(path, owner=owner, min_version=8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"version": -1}, "version must be from 0 to 2"),
+        ({"version": 1 << 64}, "version must be from 0 to 2"),
+        ({"version": 1.0}, "version must be an integer, not float"),
+        ({"owner_key": b"k" * 32}, "owner_key must be an Ed25519PrivateKey of the package cryptography, not bytes"),
+    ],
+)
+def test_wrong_owners_and_versions_are_refused(
+    arguments: dict[str, Any], message: str, regression_file: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(cml.InvalidInputError, match=message):
+        cml.seal(regression_file, tmp_path / "model.sealed", **arguments)
+    assert not (tmp_path / "model.sealed").exists()
+
+
+def test_the_enclave_checks_the_owners_signature(regression_file: Path, enclave: cml.Enclave) -> None:
+    key = Ed25519PrivateKey.generate()
+    flat = to_flat_model(regression_file)
+    genuine = key.public_key().public_bytes_raw() + sign(key, hashlib.sha256(flat).digest(), 3, "m")
+    assert enclave._core.seal_model(flat, b"m", 1, 3, genuine)
+    for version, model_id, owner in ((4, b"m", genuine), (3, b"n", genuine), (3, b"m", genuine[:95] + b"\xff")):
+        with pytest.raises(cml.SealError, match="owner's signature"):
+            enclave._core.seal_model(flat, model_id, 1, version, owner)
 
 
 def test_the_default_policy_is_mrenclave(regression_file: Path, tmp_path: Path) -> None:
@@ -238,6 +288,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, run_python: RunPyt
     code = """
 import sys
 import confidential_ml as cml
+from confidential_ml.owner import sign
 for attempt in (
     lambda: cml.inspect_sealed(sys.argv[1]),
     lambda: cml.ConfidentialModel.load_sealed(sys.argv[1]),
@@ -503,7 +554,8 @@ def test_inspection_agrees_with_the_enclave_about_what_can_be_seen_from_outside(
     assert disagreements == []
     other = {
         "version 0": (changed(sealed, VERSION, 0), VERSION_ERROR),
-        "version 2": (changed(sealed, VERSION, 2), VERSION_ERROR),
+        "version 1": (changed(sealed, VERSION, 1), VERSION_ERROR),
+        "version 3": (changed(sealed, VERSION, 3), VERSION_ERROR),
         "another platform": (changed(sealed, PLATFORM, 3), None),
         "higher SVN": (changed(sealed, SVN, 500), None),
     }
@@ -515,7 +567,7 @@ def test_inspection_agrees_with_the_enclave_about_what_can_be_seen_from_outside(
 def test_another_version_may_have_another_header_but_not_a_broken_one(sealed: bytes, tmp_path: Path) -> None:
     """The first 48 bytes keep their meaning: a later version's file is told from a damaged one."""
     path = tmp_path / "later"
-    later = with_digest(sealed[:8] + struct.pack("<II", 2, 48) + bytes(32) + b"whatever version 2 holds")
+    later = with_digest(sealed[:8] + struct.pack("<II", 3, 48) + bytes(32) + b"whatever version 3 holds")
     assert inspection(later, path) is VERSION_ERROR
     assert inspection(later[:-30], path) is DAMAGED
     assert inspection(flipped(later, 8 * 9), path) is DAMAGED
@@ -738,6 +790,7 @@ def test_a_directory_that_cannot_be_listed_is_written_to(
     code = """
 import os, sys
 import confidential_ml as cml
+from confidential_ml.owner import sign
 enclave = cml.Enclave()
 from pathlib import Path
 model = Path(sys.argv[1]).read_bytes()
@@ -789,6 +842,7 @@ def test_a_full_disk_leaves_the_old_file(regression_file: Path, run_python: RunP
     code = """
 import resource, sys
 import confidential_ml as cml
+from confidential_ml.owner import sign
 enclave = cml.Enclave()
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:

@@ -151,11 +151,23 @@ class Enclave:
         return self._core.import_model(_checked_bytes(request))
 
     def new_epoch(self) -> None:
-        """Make a new key for requests; the former one opens requests until :meth:`end_former_epoch`."""
+        """Make a new key for requests; the former one opens requests until :meth:`end_former_epoch`.
+
+        Raises
+        ------
+        EnclaveError
+            If the enclave is closed.
+        """
         self._core.new_epoch()
 
     def end_former_epoch(self) -> None:
-        """Wipe the key of the former epoch."""
+        """Wipe the key of the former epoch.
+
+        Raises
+        ------
+        EnclaveError
+            If the enclave is closed.
+        """
         self._core.end_former_epoch()
 
     def close(self) -> None:
