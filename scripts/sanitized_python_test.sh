@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the Python tests of the boundary with the extension and the enclave under AddressSanitizer and UBSan.
+# Runs the Python tests that reach the extension and the enclave under AddressSanitizer and UBSan.
 # Usage: sanitized_python_test.sh VENV
 set -eu
 venv=$1
@@ -14,4 +14,6 @@ undefined=$(${CXX:-g++} -print-file-name=libubsan.so)
 # Leaks are looked for by the C++ tests: the interpreter itself leaks too much to tell.
 env LD_PRELOAD="$runtime $undefined" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
   PYTHONPATH="$site" CONFIDENTIAL_ML_TEST_IMAGES="$(pwd)/build/debug/test_images" \
-  "$venv/bin/python" -m pytest -q -p no:cacheprovider tests/test_sealing.py
+  "$venv/bin/python" -m pytest -q -p no:cacheprovider \
+  tests/test_sealing.py tests/test_predict.py tests/test_batches.py tests/test_inputs.py tests/test_lifecycle.py \
+  tests/test_property.py
