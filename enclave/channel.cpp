@@ -1,5 +1,6 @@
 #include "enclave/channel.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -28,6 +29,10 @@ bool is_content_size(RequestKind kind, uint64_t size) {
   return size <= limit && bucket_size(size) == size;
 }
 
+bool is_zero(const uint8_t digest[kSha256Size]) {
+  return std::all_of(digest, digest + kSha256Size, [](uint8_t byte) { return byte == 0; });
+}
+
 // Everything outside the ciphertext.
 Status read_request(ByteView request, RequestKind kind, OpenedRequest* opened) {
   if (request.size < kRequestOverhead || !is_content_size(kind, request.size - kRequestOverhead))
@@ -44,7 +49,8 @@ Status read_request(ByteView request, RequestKind kind, OpenedRequest* opened) {
   reader.copy_to(opened->enc, sizeof opened->enc);
   opened->kind = kind;
   const bool known = version == kVersion && suite == kSuite && request_kind == static_cast<uint16_t>(kind) &&
-                     reserved == 0 && reserved_too == 0 && is_answer_size(opened->answer_size);
+                     reserved == 0 && reserved_too == 0 && is_answer_size(opened->answer_size) &&
+                     (kind == RequestKind::kPredict || is_zero(opened->model_digest));
   return known && !reader.failed() ? Status::kOk : Status::kRequestUnreadable;
 }
 
