@@ -13,6 +13,7 @@ namespace {
 constexpr uint16_t kVersion = 1;
 constexpr uint16_t kSuite = 1;
 constexpr size_t kHeaderSize = 56;
+constexpr size_t kAnswerSizeOffset = 48;
 constexpr size_t kAnswerHeaderSize = 16;
 constexpr size_t kAnswerNonceSize = 32;
 constexpr size_t kMaxProvisionContent = size_t{144} << 20;  // the bucket of kMaxFlatModelSize and its header
@@ -89,6 +90,13 @@ uint64_t bucket_size(uint64_t size) {
   while (16 * unit < size) unit *= 2;
   const uint64_t units = (size + unit - 1) / unit;
   return units < 8 ? kLeastBucket : units * unit;
+}
+
+uint32_t requested_answer_size(ByteView request) {
+  Reader reader(request.data, request.size);
+  reader.take(kAnswerSizeOffset);
+  const auto size = reader.read<uint32_t>();
+  return is_answer_size(size) ? size : 0;
 }
 
 Status Channel::start() {

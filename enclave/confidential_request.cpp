@@ -187,13 +187,16 @@ Status seal_provision(Channel* channel, const OpenedRequest& opened, OutputBuffe
 template <typename Body>
 Status open_and_answer(Channel* channel, RequestKind kind, ByteView request, OutputBuffer* output,
                        Body body) {
+  const uint32_t answer_size = requested_answer_size(request);
+  if (answer_size == 0) return Status::kRequestUnreadable;
+  // Room and memory before the request is open, which it is only once.
+  if (output->capacity < kAnswerOverhead + answer_size) return Status::kBufferTooSmall;
+  Answer answer(answer_size);
   OpenedRequest opened;
   const Status status = channel->open(request, kind, &opened);
   if (status != Status::kOk) return status;
-  if (output->capacity < kAnswerOverhead + opened.answer_size) return Status::kBufferTooSmall;
-  Answer answer(opened.answer_size);
   const ByteView plaintext = answer.finish(guarded([&] { return body(opened, &answer); }));
-  output->size = kAnswerOverhead + opened.answer_size;
+  output->size = kAnswerOverhead + answer_size;
   return channel->seal_answer(opened, plaintext, output->data);
 }
 
