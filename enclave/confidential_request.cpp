@@ -28,10 +28,10 @@ static_assert(sizeof(PredictFields) == PredictFields::kSize, "read in one piece"
 struct AnswerFields {
   uint32_t status, receipt_size;
   uint64_t content_size;
-  uint8_t blind[kBlindSize];
 };
-constexpr size_t kAnswerFieldsSize = sizeof(AnswerFields);
-static_assert(kAnswerFieldsSize == 48, "written in one piece");
+constexpr size_t kBlindOffset = sizeof(AnswerFields);
+constexpr size_t kAnswerFieldsSize = kBlindOffset + kBlindSize;
+static_assert(kAnswerFieldsSize == 48, "the fields are written in one piece");
 
 // Zeros to the end of the smallest bucket. Looks at all of the padding, whatever is in it.
 bool is_padding(ByteView plaintext, uint64_t content_size) {
@@ -60,7 +60,7 @@ class Answer {
     fields_.receipt_size = kReceiptSize;
     return bytes() + kAnswerFieldsSize + fields_.content_size;
   }
-  uint8_t* blind() { return fields_.blind; }
+  uint8_t* blind() { return bytes() + kBlindOffset; }
 
   // What has been written of an answer that failed is taken back.
   ByteView finish(Status status) {
