@@ -210,15 +210,19 @@ Status answer_request(Channel* channel, const Registry& registry, ByteView reque
 }
 
 Status import_model(Channel* channel, ByteView request, OutputBuffer* sealed, OutputBuffer* answer) {
-  return open_and_answer(
+  bool is_sealed = false;
+  const Status status = open_and_answer(
       channel, RequestKind::kProvision, request, answer, [&](const OpenedRequest& opened, Answer* plain) {
-        const Status status = guarded([&] { return seal_provision(channel, opened, sealed, plain); });
-        if (status != Status::kOk) {
-          std::memset(sealed->data, 0, sealed->capacity);
-          sealed->size = 0;
-        }
-        return status;
+        const Status provisioned = seal_provision(channel, opened, sealed, plain);
+        is_sealed = provisioned == Status::kOk;
+        return provisioned;
       });
+  // Whatever failed, also after the sealing: the host gets no model that the client gets no receipt for.
+  if (status != Status::kOk || !is_sealed) {
+    std::memset(sealed->data, 0, sealed->capacity);
+    sealed->size = 0;
+  }
+  return status;
 }
 
 Status check_and_seal(ByteView flat_model, const SealingRequest& request, OutputBuffer* sealed,
