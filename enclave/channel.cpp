@@ -16,7 +16,6 @@ constexpr size_t kHeaderSize = 56;
 constexpr size_t kAnswerSizeOffset = 48;
 constexpr size_t kAnswerHeaderSize = 16;
 constexpr size_t kAnswerNonceSize = 32;
-constexpr size_t kMaxProvisionContent = size_t{144} << 20;  // the bucket of kMaxFlatModelSize and its header
 constexpr char kRequestLabel[] = "confidential_ml request v1";
 constexpr char kAnswerLabel[] = "confidential_ml answer v1";
 constexpr uint64_t kLeastBucket = 256;
