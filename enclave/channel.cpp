@@ -1,5 +1,6 @@
 #include "enclave/channel.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -12,9 +13,9 @@ namespace {
 constexpr uint16_t kVersion = 1;
 constexpr uint16_t kSuite = 1;
 constexpr size_t kHeaderSize = 56;
+constexpr size_t kAnswerSizeOffset = 48;
 constexpr size_t kAnswerHeaderSize = 16;
 constexpr size_t kAnswerNonceSize = 32;
-constexpr size_t kMaxProvisionContent = size_t{144} << 20;  // the bucket of kMaxFlatModelSize and its header
 constexpr char kRequestLabel[] = "confidential_ml request v1";
 constexpr char kAnswerLabel[] = "confidential_ml answer v1";
 constexpr uint64_t kLeastBucket = 256;
@@ -26,6 +27,10 @@ bool is_answer_size(uint32_t size) { return size <= kMaxAnswerContent && bucket_
 bool is_content_size(RequestKind kind, uint64_t size) {
   const uint64_t limit = kind == RequestKind::kPredict ? kMaxRequestContent : kMaxProvisionContent;
   return size <= limit && bucket_size(size) == size;
+}
+
+bool is_zero(const uint8_t digest[kSha256Size]) {
+  return std::all_of(digest, digest + kSha256Size, [](uint8_t byte) { return byte == 0; });
 }
 
 // Everything outside the ciphertext.
@@ -44,7 +49,8 @@ Status read_request(ByteView request, RequestKind kind, OpenedRequest* opened) {
   reader.copy_to(opened->enc, sizeof opened->enc);
   opened->kind = kind;
   const bool known = version == kVersion && suite == kSuite && request_kind == static_cast<uint16_t>(kind) &&
-                     reserved == 0 && reserved_too == 0 && is_answer_size(opened->answer_size);
+                     reserved == 0 && reserved_too == 0 && is_answer_size(opened->answer_size) &&
+                     (kind == RequestKind::kPredict || is_zero(opened->model_digest));
   return known && !reader.failed() ? Status::kOk : Status::kRequestUnreadable;
 }
 
@@ -83,6 +89,13 @@ uint64_t bucket_size(uint64_t size) {
   while (16 * unit < size) unit *= 2;
   const uint64_t units = (size + unit - 1) / unit;
   return units < 8 ? kLeastBucket : units * unit;
+}
+
+uint32_t requested_answer_size(ByteView request) {
+  Reader reader(request.data, request.size);
+  reader.take(kAnswerSizeOffset);
+  const auto size = reader.read<uint32_t>();
+  return is_answer_size(size) ? size : 0;
 }
 
 Status Channel::start() {

@@ -24,8 +24,11 @@ inline constexpr size_t kKeyIdSize = 8;
 inline constexpr size_t kRequestOverhead = 88 + kGcmTagSize;  // header, enc and tag around the plaintext
 inline constexpr size_t kAnswerOverhead = 48 + kGcmTagSize;
 
-// The smallest size in protocol.md section 3.3 that holds `size` bytes.
+// The smallest size in protocol.md section 3.3 that holds `size` bytes, at most 2^60.
 [[nodiscard]] uint64_t bucket_size(uint64_t size);
+
+// What a request's header asks for, before it is known whether it is one: 0 if it cannot be.
+[[nodiscard]] uint32_t requested_answer_size(ByteView request);
 
 // An opened request, and what its answer is sealed with.
 struct OpenedRequest {

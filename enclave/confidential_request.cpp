@@ -28,10 +28,10 @@ static_assert(sizeof(PredictFields) == PredictFields::kSize, "read in one piece"
 struct AnswerFields {
   uint32_t status, receipt_size;
   uint64_t content_size;
-  uint8_t blind[kBlindSize];
 };
-constexpr size_t kAnswerFieldsSize = sizeof(AnswerFields);
-static_assert(kAnswerFieldsSize == 48, "written in one piece");
+constexpr size_t kBlindOffset = sizeof(AnswerFields);
+constexpr size_t kAnswerFieldsSize = kBlindOffset + kBlindSize;
+static_assert(kAnswerFieldsSize == 48, "the fields are written in one piece");
 
 // Zeros to the end of the smallest bucket. Looks at all of the padding, whatever is in it.
 bool is_padding(ByteView plaintext, uint64_t content_size) {
@@ -60,7 +60,7 @@ class Answer {
     fields_.receipt_size = kReceiptSize;
     return bytes() + kAnswerFieldsSize + fields_.content_size;
   }
-  uint8_t* blind() { return fields_.blind; }
+  uint8_t* blind() { return bytes() + kBlindOffset; }
 
   // What has been written of an answer that failed is taken back.
   ByteView finish(Status status) {
@@ -187,13 +187,16 @@ Status seal_provision(Channel* channel, const OpenedRequest& opened, OutputBuffe
 template <typename Body>
 Status open_and_answer(Channel* channel, RequestKind kind, ByteView request, OutputBuffer* output,
                        Body body) {
+  const uint32_t answer_size = requested_answer_size(request);
+  if (answer_size == 0) return Status::kRequestUnreadable;
+  // Room and memory before the request is open, which it is only once.
+  if (output->capacity < kAnswerOverhead + answer_size) return Status::kBufferTooSmall;
+  Answer answer(answer_size);
   OpenedRequest opened;
   const Status status = channel->open(request, kind, &opened);
   if (status != Status::kOk) return status;
-  if (output->capacity < kAnswerOverhead + opened.answer_size) return Status::kBufferTooSmall;
-  Answer answer(opened.answer_size);
   const ByteView plaintext = answer.finish(guarded([&] { return body(opened, &answer); }));
-  output->size = kAnswerOverhead + opened.answer_size;
+  output->size = kAnswerOverhead + answer_size;
   return channel->seal_answer(opened, plaintext, output->data);
 }
 
@@ -207,15 +210,19 @@ Status answer_request(Channel* channel, const Registry& registry, ByteView reque
 }
 
 Status import_model(Channel* channel, ByteView request, OutputBuffer* sealed, OutputBuffer* answer) {
-  return open_and_answer(
+  bool is_sealed = false;
+  const Status status = open_and_answer(
       channel, RequestKind::kProvision, request, answer, [&](const OpenedRequest& opened, Answer* plain) {
-        const Status status = guarded([&] { return seal_provision(channel, opened, sealed, plain); });
-        if (status != Status::kOk) {
-          std::memset(sealed->data, 0, sealed->capacity);
-          sealed->size = 0;
-        }
-        return status;
+        const Status provisioned = seal_provision(channel, opened, sealed, plain);
+        is_sealed = provisioned == Status::kOk;
+        return provisioned;
       });
+  // Whatever failed, also after the sealing: the host gets no model that the client gets no receipt for.
+  if (status != Status::kOk || !is_sealed) {
+    std::memset(sealed->data, 0, sealed->capacity);
+    sealed->size = 0;
+  }
+  return status;
 }
 
 Status check_and_seal(ByteView flat_model, const SealingRequest& request, OutputBuffer* sealed,

@@ -17,8 +17,9 @@ struct OutputBuffer {
   uint64_t size;  // used
 };
 
-// Predicts. Any status but kOk is seen by the host, so it says only that the request could not be opened.
-// May throw std::bad_alloc before the request is open, never after.
+// Predicts. Any status but kOk is seen by the host, so it says only that the request could not be opened, or
+// what the host knows itself: that there is too little room for the answer (kBufferTooSmall), which does not
+// use the request up. May throw std::bad_alloc before the request is open, never after.
 [[nodiscard]] Status answer_request(Channel* channel, const Registry& registry, ByteView request,
                                     OutputBuffer* answer);
 

@@ -61,11 +61,15 @@ bool is_aligned(const float* data) { return reinterpret_cast<uintptr_t>(data) % 
 Status start(ByteView input) {
   Phase expected = Phase::kNew;
   if (!phase.compare_exchange_strong(expected, Phase::kStarting)) return Status::kAlreadyStarted;
-  Status status = platform_start(input);
-  if (status == Status::kOk) status = crypto_start();
-  if (status == Status::kOk) status = hpke_known_answer();
-  if (status == Status::kOk) status = signature_known_answer();
-  if (status == Status::kOk) status = channel().start();
+  // Guarded here: what is thrown must not leave the phase as it is, or no later start would succeed.
+  const Status status = guarded([&] {
+    Status step = platform_start(input);
+    if (step == Status::kOk) step = crypto_start();
+    if (step == Status::kOk) step = hpke_known_answer();
+    if (step == Status::kOk) step = signature_known_answer();
+    if (step == Status::kOk) step = channel().start();
+    return step;
+  });
   phase.store(status == Status::kOk ? Phase::kStarted : Phase::kNew, std::memory_order_release);
   return status;
 }

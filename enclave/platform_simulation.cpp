@@ -132,10 +132,11 @@ Status platform_evidence(ByteView claims, uint8_t* output, size_t capacity, uint
   writer.append(kZeros, 2 + 42 + 16);  // CONFIGSVN, reserved, ISV FAMILY ID
   writer.append(digest, sizeof digest);
   writer.append(kZeros, 32);
-  if (writer.written() != kReportBodySize) return Status::kInternal;
+  if (!writer.failed() && writer.written() != kReportBodySize) return Status::kInternal;
   writer.append(claims.data, claims.size);
+  if (writer.failed()) return Status::kBufferTooSmall;
   *size = writer.written();
-  return writer.failed() ? Status::kBufferTooSmall : Status::kOk;
+  return Status::kOk;
 }
 
 }  // namespace confidential_ml

@@ -20,7 +20,7 @@ namespace {
 constexpr size_t kIdentitySize = 72;
 constexpr size_t kDescriptionSize = 192;
 constexpr size_t kAnswerSizeOffset = 48;  // in a confidential request
-constexpr size_t kAnswerOverhead = 64;
+constexpr size_t kRequestOverhead = 104, kAnswerOverhead = 64;
 
 // Counts forks, so that "is this still the process that made the enclave" costs one load instead of a system
 // call.
@@ -55,8 +55,10 @@ void cut(std::string* buffer, const uint8_t size_bytes[8]) {
   buffer->resize(size);
 }
 
-// Room for the answer: the request says in clear how long it will be.
-std::string answer_buffer(ByteView request) {
+// Room for the answer: the request says in clear how long it will be. What is longer than any request is not
+// even copied.
+std::string answer_buffer(ByteView request, size_t max_content) {
+  if (request.size > kRequestOverhead + max_content) throw EnclaveException(Status::kRequestUnreadable);
   Reader reader(request.data, request.size);
   reader.take(kAnswerSizeOffset);
   const auto size = reader.read<uint32_t>();
@@ -223,7 +225,7 @@ void Enclave::end_former_epoch() {
 }
 
 std::string Enclave::answer_request(ByteView request) {
-  std::string answer = answer_buffer(request);
+  std::string answer = answer_buffer(request, kMaxRequestContent);
   uint8_t size[8] = {};
   {
     const Call call(*this);
@@ -237,9 +239,9 @@ std::string Enclave::answer_request(ByteView request) {
 }
 
 ImportedModel Enclave::import_model(ByteView request) {
-  ImportedModel imported{
-      std::string(std::min<size_t>(request.size + kMaxSealedHeaderSize + 16, kMaxSealedModelSize), '\0'),
-      answer_buffer(request)};
+  ImportedModel imported;
+  imported.answer = answer_buffer(request, kMaxProvisionContent);
+  imported.sealed.resize(std::min<size_t>(request.size + kMaxSealedHeaderSize + 16, kMaxSealedModelSize));
   uint8_t sealed_size[8] = {}, answer_size[8] = {};
   {
     const Call call(*this);
