@@ -145,7 +145,7 @@ def _checked_pck(pem: bytes, root: TrustRoot) -> _Pck:
 def _verify(
     quote: Quote, collateral: Collateral, root: TrustRoot, now: datetime.datetime, steps: Steps
 ) -> VerifiedQuote:
-    steps.ok(f"quote of {quote.size} bytes: version 3, ECDSA P-256, SGX, Intel's quoting enclave")
+    steps.ok(f"quote of {quote.size} bytes: version 3, ECDSA P-256, SGX")
     pck = _checked_pck(quote.certificates, root)
     steps.ok(f"PCK certificate chain up to {root.name}; FMSPC {pck.extension.fmspc}, PCE id {pck.extension.pce_id}")
     checked = checked_collateral(collateral, root)
