@@ -12,7 +12,7 @@ fi
 quiet_pip() { "$venv/bin/python" -m pip install -q --disable-pip-version-check "$@"; }
 
 echo "[$venv] Python packages ..."
-quiet_pip "scikit-build-core>=0.10" "pybind11>=2.13"
+quiet_pip "scikit-build-core>=0.11" "pybind11>=2.13"
 requirements=$("$venv/bin/python" -c '
 import tomllib
 with open("pyproject.toml", "rb") as file:

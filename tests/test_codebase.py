@@ -166,11 +166,14 @@ class Refuse:
             raise ImportError("blocked by the test")
 sys.meta_path.insert(0, Refuse())
 """
-NEEDS_NO_EXTENSION = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+NEEDS_NO_EXTENSION = sorted(
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+    for path in PACKAGE.rglob("*.py")
+)
 
 
 def test_every_module_imports_without_the_extension(run_python: RunPython) -> None:
-    lines = [f"import confidential_ml.{name}" for name in NEEDS_NO_EXTENSION]
+    lines = [f"import {name}" for name in NEEDS_NO_EXTENSION]
     result = run_python(WITHOUT_EXTENSION + "\n".join(lines) + "\nassert 'confidential_ml._core' not in sys.modules")
     assert (result.returncode, result.stderr) == (0, "")
 
@@ -209,7 +212,7 @@ assert not unwanted, unwanted
 def test_the_package_imports_numpy_cryptography_the_standard_library_and_itself(run_python: RunPython) -> None:
     import sys
 
-    allowed = {*sys.stdlib_module_names, "numpy", "cryptography", "confidential_ml"}
+    allowed = {*sys.stdlib_module_names, "cryptography", "numpy", "confidential_ml"}
     found = set()
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

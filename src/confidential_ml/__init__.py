@@ -15,6 +15,7 @@ from importlib.metadata import version
 from confidential_ml.enclave import Enclave
 from confidential_ml.errors import (
     AttestationError,
+    CollateralError,
     ConfidentialMLError,
     DamagedSealedModelError,
     EnclaveError,
@@ -33,6 +34,7 @@ __version__ = version("confidential_ml")
 
 __all__ = [
     "AttestationError",
+    "CollateralError",
     "ConfidentialMLError",
     "ConfidentialModel",
     "DamagedSealedModelError",

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AttestationError",
+    "CollateralError",
     "ConfidentialMLError",
     "DamagedSealedModelError",
     "EnclaveError",
@@ -78,3 +79,7 @@ class AttestationError(ConfidentialMLError):
     def explain(self) -> str:
         """Every check up to the one that refused, a line each; the last begins with REFUSED."""
         return "\n".join([*self.steps, f"REFUSED {self}"])
+
+
+class CollateralError(ConfidentialMLError):
+    """Collateral could not be fetched: no connection, an unknown certificate, a refusal, or not what was asked for."""

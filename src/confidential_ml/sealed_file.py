@@ -190,9 +190,10 @@ def _open_private(path: str, flags: int) -> int:
 @contextlib.contextmanager
 def _opened_directory(directory: Path) -> Iterator[int | None]:
     descriptor = None
-    # A directory that may be written but not listed (mode 0300) cannot be opened: its change is then not synced.
+    # A directory that may be written but not listed (mode 0300) cannot be opened, nor can any on Windows, which has no
+    # such flag either: its change is then not synced.
     with contextlib.suppress(PermissionError):
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = os.open(directory, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
     try:
         yield descriptor
     finally:
