@@ -12,7 +12,7 @@ from confidential_ml.errors import AttestationError, InvalidInputError
 __all__ = ["INTEL_QE_VENDOR", "Evidence", "Quote", "ReportBody", "checked_bytes", "parse_evidence", "parse_quote"]
 
 MIN_EVIDENCE_SIZE, MAX_EVIDENCE_SIZE = 1 << 10, 256 << 10
-MAX_QE_AUTH_SIZE = 1024
+QE_AUTH_SIZE = 32  # of every quoting enclave of Intel's; the format would allow others
 MAX_CERTIFICATION_SIZE = 16 << 10
 INTEL_QE_VENDOR = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
 
@@ -251,10 +251,10 @@ def _parse(data: bytes) -> Quote:
     if len(data) < auth_start:
         raise AttestationError(Reason.QUOTE_LENGTH, "the quote's signature data is shorter than its fixed parts")
     signature, key, qe_report, qe_signature, auth_size = _FIXED_PARTS.unpack_from(data, _SIGNATURE_DATA)
-    if auth_size > MAX_QE_AUTH_SIZE:
+    if auth_size != QE_AUTH_SIZE:
         raise AttestationError(
             Reason.QUOTE_QE_AUTH,
-            f"the QE authentication data says it has {auth_size} bytes; at most {MAX_QE_AUTH_SIZE} are read",
+            f"the QE authentication data says it has {auth_size} bytes; that of Intel's has {QE_AUTH_SIZE}",
         )
     auth_end = auth_start + auth_size
     return Quote(

@@ -13,7 +13,7 @@ from confidential_ml.errors import AttestationError
 
 __all__ = ["Fields", "cut_out", "parse_object"]
 
-_MAX_DEPTH = 16
+_MAX_DEPTH, _MAX_CONTAINERS = 16, 20_000  # Intel's have 6, and some 500
 _MAX_DIGITS = 10
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
 _HEXADECIMAL = re.compile(r"(?:[0-9a-fA-F]{2})*+")
@@ -119,8 +119,8 @@ def parse_object(text: str, what: str, reason: Reason) -> Fields:
     AttestationError
         With `reason`, if it is not such a document.
     """
-    problem = "it is nested too deeply"
-    if _depth(text) <= _MAX_DEPTH:
+    problem = "it is nested too deeply or holds too much"
+    if text.count("{") + text.count("[") <= _MAX_CONTAINERS and _depth(text) <= _MAX_DEPTH:
         try:
             return Fields(_read(text), what, reason)
         except _NotStrictError as error:
