@@ -156,6 +156,8 @@ def checked_chain(pem: bytes, profile: ChainProfile, root: TrustRoot, *, of: str
     certificates = _load_chain(pem, len(profile.roles) + 1, name, profile.broken)
     keys = tuple(_checked_key(certificate, name) for certificate in certificates)
     if public_key_der(keys[-1]) != root.public_key:
+        if certificates[-1].subject != certificates[-1].issuer:
+            raise AttestationError(profile.broken, f"{name} does not end in a root")
         raise AttestationError(
             Reason.ROOT_UNTRUSTED,
             f"{name} ends in {_common_name(certificates[-1])!a} with a key that is not that of {root.name!a}; "
@@ -163,8 +165,8 @@ def checked_chain(pem: bytes, profile: ChainProfile, root: TrustRoot, *, of: str
         )
     for certificate, issuer in itertools.pairwise((*certificates, certificates[-1])):
         _check_issuer(certificate, issuer, name, profile.broken)
-    _check_constraints(certificates, [*(roles[0].endswith(" CA") for roles in profile.roles), True], name)
     _check_roles(certificates, profile, name)
+    _check_constraints(certificates, [*(roles[0].endswith(" CA") for roles in profile.roles), True], name)
     return Chain(certificates, keys, tuple(_validity(certificate) for certificate in certificates))
 
 
@@ -178,33 +180,33 @@ def checked_crl(der: bytes, what: str, issuer: x509.Certificate, key: ec.Ellipti
     """
     try:
         crl = x509.load_der_x509_crl(der)
-        # Parsed only when asked for, so within the try.
-        known = {extension.oid for extension in crl.extensions} == _CRL_EXTENSIONS
-        start, end, is_of_issuer = crl.last_update_utc, crl.next_update_utc, crl.issuer == issuer.subject
+        is_of_issuer, start, end = crl.issuer == issuer.subject, crl.last_update_utc, crl.next_update_utc
     except Exception:  # whatever a library raises on hostile bytes means the same
         raise AttestationError(Reason.CRL_FORMAT, f"{what} cannot be read: it is not DER of a CRL") from None
-    # Others may say that the list is a part of one, or that entries are of another issuer.
-    if not known or end is None:
-        raise AttestationError(
-            Reason.CRL_FORMAT, f"{what} must have a number, its issuer's key identifier and a next update, no more"
-        )
     if not is_of_issuer:
         raise AttestationError(Reason.CRL_ISSUER, f"{what} is of another issuer; get the one of the PCK's CA")
     is_p256 = crl.signature_algorithm_oid == SignatureAlgorithmOID.ECDSA_WITH_SHA256
     if not is_p256 or not crl.is_signature_valid(key):
         raise AttestationError(Reason.CRL_SIGNATURE, f"{what} has a wrong signature")
-    validity = Validity(what, start, end, Reason.CRL_NOT_YET_VALID, Reason.CRL_EXPIRED)
-    return RevocationList(_revoked(crl, what), validity)
+    serials = _revoked(crl)
+    if serials is None or end is None:
+        raise AttestationError(
+            Reason.CRL_FORMAT,
+            f"{what} must have a number, its issuer's key identifier and a next update, and nothing that this release "
+            "does not know",
+        )
+    return RevocationList(serials, Validity(what, start, end, Reason.CRL_NOT_YET_VALID, Reason.CRL_EXPIRED))
 
 
-def _revoked(crl: x509.CertificateRevocationList, what: str) -> frozenset[int]:
+def _revoked(crl: x509.CertificateRevocationList) -> frozenset[int] | None:
+    """The serial numbers, or None for a list that may be a part of one or hold entries of another issuer."""
     try:
+        if {extension.oid for extension in crl.extensions} != _CRL_EXTENSIONS:
+            return None
         entries = [(entry.serial_number, any(one.critical for one in entry.extensions)) for entry in crl]
     except Exception:
-        raise AttestationError(Reason.CRL_FORMAT, f"{what} has an entry that cannot be read") from None
-    if any(critical for _, critical in entries):
-        raise AttestationError(Reason.CRL_FORMAT, f"{what} has an entry with a critical extension")
-    return frozenset(serial for serial, _ in entries)
+        return None
+    return None if any(critical for _, critical in entries) else frozenset(serial for serial, _ in entries)
 
 
 def _load_chain(pem: bytes, count: int, name: str, broken: Reason) -> tuple[x509.Certificate, ...]:

@@ -284,10 +284,14 @@ def _certification_data(data: bytes, start: int) -> bytes:
             Reason.QUOTE_CERTIFICATION_DATA,
             f"the quote has certification data of type {kind}; only 5 (PCK certificate chain) is read",
         )
-    if size != len(certificates) or size > MAX_CERTIFICATION_SIZE:
+    if size > MAX_CERTIFICATION_SIZE:
         raise AttestationError(
             Reason.QUOTE_CERTIFICATION_DATA,
-            f"the certification data says it has {size} bytes, {len(certificates)} are there; "
-            f"they must agree, and be at most {MAX_CERTIFICATION_SIZE}",
+            f"the certification data says it has {size} bytes; at most {MAX_CERTIFICATION_SIZE} are read",
+        )
+    if size != len(certificates):
+        raise AttestationError(
+            Reason.QUOTE_LENGTH,
+            f"the quote's signature data has {len(certificates)} bytes for {size} bytes of certification data",
         )
     return certificates
