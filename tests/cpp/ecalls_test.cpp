@@ -27,6 +27,8 @@
 #include "host/status_table.h"
 #include "simulation/loader.h"
 #include "tests/cpp/flat_model_builder.h"
+#include "tests/cpp/protocol_client.h"
+#include "tests/cpp/raw_enclave.h"
 #include "tests/cpp/status_printer.h"
 
 // Some tests ask for more memory than there is and want to be told so.
@@ -42,78 +44,13 @@ namespace {
 
 using test::BuiltModel;
 using test::Bytes;
+using test::kFuseKey;
 using test::Kind;
+using test::kMrenclave;
+using test::kMrsigner;
+using test::kTcs;
+using test::RawEnclave;
 using Floats = std::vector<float>;
-
-constexpr size_t kTcs = 8;  // of enclave.conf
-const Bytes kFuseKey(32, 0x42);
-constexpr uint32_t kMrenclave = 1, kMrsigner = 2;
-
-// One raw enclave; each call gives the status, or an empty optional if the call itself failed.
-class RawEnclave {
- public:
-  explicit RawEnclave(bool started = true, const char* image = CONFIDENTIAL_ML_IMAGE) {
-    const oe_result_t created = oe_create_confidential_ml_enclave(
-        image, OE_ENCLAVE_TYPE_SGX, OE_ENCLAVE_FLAG_SIMULATE, nullptr, 0, &enclave_);
-    EXPECT_EQ(OE_OK, created) << confidential_ml_simulation_last_error();
-    if (started) {
-      EXPECT_EQ(Status::kOk, start());
-    }
-  }
-  ~RawEnclave() { EXPECT_EQ(OE_OK, oe_terminate_enclave(enclave_)); }
-  RawEnclave(const RawEnclave&) = delete;
-  RawEnclave& operator=(const RawEnclave&) = delete;
-
-  oe_enclave_t* get() const { return enclave_; }
-
-  template <typename Ecall, typename... Arguments>
-  Status call(Ecall ecall, Arguments... arguments) const {
-    uint32_t status = 0xdead;
-    last_result = ecall(enclave_, &status, arguments...);
-    return last_result == OE_OK ? static_cast<Status>(status) : kCallFailed;
-  }
-
-  Status start() const { return call(enclave_start, kFuseKey.data(), kFuseKey.size()); }
-
-  Status seal(const Bytes& model, const std::string& id, uint32_t policy, Bytes* sealed) const {
-    sealed->assign(model.size() + 5000, 0);
-    uint8_t size[8] = {};
-    const Status status =
-        call(enclave_seal_model, model.data(), model.size(), reinterpret_cast<const uint8_t*>(id.data()),
-             id.size(), policy, uint64_t{0}, nullptr, size_t{0}, sealed->data(), sealed->size(), size);
-    uint64_t used = 0;
-    std::memcpy(&used, size, sizeof used);
-    sealed->resize(used);
-    return status;
-  }
-
-  Bytes sealed(const Bytes& model, uint32_t policy = kMrenclave) const {
-    Bytes sealed;
-    EXPECT_EQ(Status::kOk, seal(model, "m", policy, &sealed));
-    return sealed;
-  }
-
-  Status load(const Bytes& sealed, uint64_t* handle) const {
-    uint8_t bytes[8] = {};
-    const Status status = call(enclave_load_model, sealed.data(), sealed.size(), bytes);
-    std::memcpy(handle, bytes, sizeof *handle);
-    return status;
-  }
-
-  uint64_t loaded(const Bytes& flat) const {
-    uint64_t handle = 0;
-    EXPECT_EQ(Status::kOk, load(sealed(flat), &handle));
-    return handle;
-  }
-
-  static constexpr Status kCallFailed = static_cast<Status>(9999);
-  static thread_local oe_result_t last_result;
-
- private:
-  oe_enclave_t* enclave_ = nullptr;
-};
-
-thread_local oe_result_t RawEnclave::last_result = OE_OK;
 
 Bytes scalar_model() { return test::flat_bytes(test::random_model(Kind::kScalar, 4)); }
 
@@ -136,6 +73,15 @@ TEST(Start, ComesBeforeEverythingElse) {
     EXPECT_EQ(Status::kNotStarted, enclave.call(enclave_describe_model, uint64_t{1}, out, size_t{192}));
     EXPECT_EQ(Status::kNotStarted, enclave.call(enclave_predict, uint64_t{1}, 0u, 0u, 0u, uint64_t{1},
                                                 &number, size_t{4}, nullptr, size_t{0}, &number, size_t{4}));
+    EXPECT_EQ(Status::kNotStarted, enclave.call(enclave_evidence, in, size_t{9}, out, size_t{900}, eight));
+    EXPECT_EQ(Status::kNotStarted,
+              enclave.call(enclave_evidence, nullptr, size_t{9}, nullptr, size_t{0}, nullptr));
+    EXPECT_EQ(Status::kNotStarted, enclave.call(enclave_new_epoch));
+    EXPECT_EQ(Status::kNotStarted, enclave.call(enclave_end_former_epoch));
+    EXPECT_EQ(Status::kNotStarted,
+              enclave.call(enclave_answer_request, in, size_t{360}, out, size_t{320}, eight));
+    EXPECT_EQ(Status::kNotStarted, enclave.call(enclave_import_model, in, size_t{360}, out, size_t{320},
+                                                eight, out, size_t{320}, eight));
   };
   all_refused();
   EXPECT_EQ(Status::kPlatformInputInvalid, enclave.call(enclave_start, kFuseKey.data(), size_t{31}));
@@ -311,10 +257,28 @@ TEST_F(Started, AbsurdSizesEndInAnError) {
       return enclave_.call(enclave_predict, handle, 0u, 0u, 0u, uint64_t{1}, rows, rows ? size : 0,
                            base_margin, base_margin ? size : 0, predictions, predictions ? size : 0);
     };
+    refused(enclave_.call(enclave_seal_model, &byte, size_t{1}, &byte, size_t{1}, 1u, uint64_t{0}, &byte,
+                          size, out, size_t{1}, out));
+    refused(enclave_.call(enclave_evidence, &byte, size, out, size_t{8}, out));
+    refused(enclave_.call(enclave_evidence, nullptr, size_t{0}, out, size, out));
+    refused(enclave_.call(enclave_answer_request, &byte, size, out, size_t{8}, out));
+    refused(enclave_.call(enclave_answer_request, &byte, size_t{1}, out, size, out));
+    const auto import = [&](size_t request_size, size_t sealed_capacity, size_t answer_capacity) {
+      return enclave_.call(enclave_import_model, &byte, request_size, out, sealed_capacity, out, out,
+                           answer_capacity, out);
+    };
+    refused(import(size, 1, 1));
+    refused(import(1, size, 1));
+    refused(import(1, 1, size));
     refused(predict(&number, nullptr, nullptr));
     refused(predict(nullptr, &number, nullptr));
     refused(predict(nullptr, nullptr, &number));
     EXPECT_EQ(Status::kInvalidArgument, enclave_.call(enclave_load_model, nullptr, size, out));
+    EXPECT_EQ(Status::kInvalidArgument, enclave_.call(enclave_evidence, nullptr, size, out, size_t{8}, out));
+    EXPECT_EQ(Status::kInvalidArgument,
+              enclave_.call(enclave_answer_request, nullptr, size, nullptr, size, out));
+    EXPECT_EQ(Status::kInvalidArgument,
+              enclave_.call(enclave_import_model, nullptr, size, nullptr, size, out, nullptr, size, out));
     EXPECT_EQ(Status::kInvalidArgument, enclave_.call(enclave_predict, handle, 0u, 0u, 0u, uint64_t{1},
                                                       nullptr, size, nullptr, size, nullptr, size));
   }
@@ -780,6 +744,7 @@ std::vector<std::function<bool(const RawEnclave&)>> repeatable_ecalls(const Byte
     return std::find(allowed.begin(), allowed.end(), status) != allowed.end();
   };
   const auto model = std::make_shared<const Bytes>(scalar_model());
+  const Bytes digest = test::part(sealed, 120, 32);
   return {
       [=](const RawEnclave& e) { return e.start() == Status::kAlreadyStarted; },
       [=](const RawEnclave& e) {
@@ -814,6 +779,31 @@ std::vector<std::function<bool(const RawEnclave&)>> repeatable_ecalls(const Byte
         r.predictions = predictions.data();
         r.predictions_size = predictions.size() * sizeof(float);
         return one_of(predict(e, r), {Status::kOk, Status::kUnknownModel});
+      },
+      [](const RawEnclave& e) { return e.claims(Bytes(9, 1)).nonce == Bytes(9, 1); },
+      [](const RawEnclave& e) { return e.call(enclave_new_epoch) == Status::kOk; },
+      [](const RawEnclave& e) { return e.call(enclave_end_former_epoch) == Status::kOk; },
+      [=](const RawEnclave& e) {
+        const test::EpochKey key = test::epoch_key(e.claims());
+        const auto plaintext = test::predict_plaintext(Floats(60, 0.5f), 6);
+        const auto request = test::seal_request(key, test::request_header(key, 1, digest, 256),
+                                                test::padded(plaintext.bytes()));
+        Bytes bytes;
+        const Status status = e.answer(request.bytes, &bytes);
+        if (status != Status::kOk) return status == Status::kRequestUnreadable;  // the epoch has changed
+        const auto answer = test::open_answer(request, bytes);
+        return answer.has_value() &&
+               one_of(static_cast<Status>(answer->status), {Status::kOk, Status::kUnknownModel});
+      },
+      [=](const RawEnclave& e) {
+        const test::EpochKey key = test::epoch_key(e.claims());
+        const auto request = test::seal_request(key, test::request_header(key, 2, Bytes(32), 512),
+                                                test::padded(test::provision_plaintext(*model, "m").bytes()));
+        Bytes bytes, sealed_model;
+        const Status status = e.import(request.bytes, &sealed_model, &bytes);
+        if (status != Status::kOk) return status == Status::kRequestUnreadable;
+        const auto answer = test::open_answer(request, bytes);
+        return answer.has_value() && answer->status == 0 && !sealed_model.empty();
       },
   };
 }
@@ -1102,6 +1092,11 @@ TEST_F(HostEnclave, EveryCallThrowsOnceItIsClosed) {
   EXPECT_TRUE(contains(thrown_by([&] { enclave_->unload_model(handle_); }), "closed"));
   EXPECT_TRUE(contains(thrown_by([&] { enclave_->describe_model(handle_); }), "closed"));
   EXPECT_TRUE(contains(thrown_by([&] { enclave_->predict(request(Floats(6), &predictions)); }), "closed"));
+  EXPECT_TRUE(contains(thrown_by([&] { enclave_->evidence({}); }), "closed"));
+  EXPECT_TRUE(contains(thrown_by([&] { enclave_->new_epoch(); }), "closed"));
+  EXPECT_TRUE(contains(thrown_by([&] { enclave_->end_former_epoch(); }), "closed"));
+  EXPECT_TRUE(contains(thrown_by([&] { enclave_->answer_request(view(Bytes(360))); }), "closed"));
+  EXPECT_TRUE(contains(thrown_by([&] { enclave_->import_model(view(Bytes(360))); }), "closed"));
 }
 
 // In the child: 0 if everything about the parent's enclave is as it should be.
