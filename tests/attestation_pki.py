@@ -114,7 +114,7 @@ def oid(dotted: str) -> bytes:
     return tlv(0x06, content)
 
 
-def time(value: datetime) -> bytes:
+def utc_time(value: datetime) -> bytes:
     if value.year < 2050:
         return tlv(0x17, value.strftime("%y%m%d%H%M%SZ").encode())
     return tlv(0x18, value.strftime("%Y%m%d%H%M%SZ").encode())
@@ -254,7 +254,7 @@ def _certificate(one: Certificate) -> bytes:
         integer(one.serial),
         _signature_algorithm(one.algorithm),
         name(one.issuer),
-        sequence(time(one.not_before), time(one.not_after)),
+        sequence(utc_time(one.not_before), utc_time(one.not_after)),
         name(one.subject),
         _public_key(one.key),
         tlv(0xA3, sequence(*_extensions(one))),
@@ -303,15 +303,15 @@ class Crl:
 
 @functools.lru_cache(4096)
 def _crl(one: Crl) -> bytes:
-    revoked = [sequence(integer(serial), time(one.this_update)) for serial in one.revoked]
+    revoked = [sequence(integer(serial), utc_time(one.this_update)) for serial in one.revoked]
     extensions = [extension("2.5.29.20", integer(one.number))] if one.number is not None else []
     extensions += [extension("2.5.29.35", sequence(tlv(0x80, _key_identifier(one.signer)))), *one.more]
     body = sequence(
         integer(1),
         _signature_algorithm(one.algorithm),
         name(one.issuer),
-        time(one.this_update),
-        time(one.next_update) if one.next_update else b"",
+        utc_time(one.this_update),
+        utc_time(one.next_update) if one.next_update else b"",
         sequence(*revoked) if revoked else b"",
         tlv(0xA0, sequence(*extensions)),
     )
