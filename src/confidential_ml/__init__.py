@@ -14,6 +14,7 @@ from importlib.metadata import version
 
 from confidential_ml.enclave import Enclave
 from confidential_ml.errors import (
+    AttestationError,
     ConfidentialMLError,
     DamagedSealedModelError,
     EnclaveError,
@@ -31,6 +32,7 @@ from confidential_ml.simulation import SimulationWarning
 __version__ = version("confidential_ml")
 
 __all__ = [
+    "AttestationError",
     "ConfidentialMLError",
     "ConfidentialModel",
     "DamagedSealedModelError",

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from confidential_ml.attestation.reason import Reason
+
 __all__ = [
+    "AttestationError",
     "ConfidentialMLError",
     "DamagedSealedModelError",
     "EnclaveError",
@@ -44,3 +51,30 @@ class EnclaveError(ConfidentialMLError):
 
 class InvalidInputError(ConfidentialMLError, ValueError):
     """An argument cannot be used: shape, dtype, range or name."""
+
+
+class AttestationError(ConfidentialMLError):
+    """Evidence was refused: malformed, not genuine, expired, or not what the policy asks for.
+
+    Attributes
+    ----------
+    reason
+        Which check refused it (docs/attestation.md 4); its text is stable, for programs.
+    sentence
+        What was found and what to do, for people.
+    steps
+        The checks that passed before, one line each.
+    """
+
+    def __init__(self, reason: Reason, sentence: str, steps: Sequence[str] = ()) -> None:
+        super().__init__(reason, sentence)
+        self.reason = reason
+        self.sentence = sentence
+        self.steps = tuple(steps)
+
+    def __str__(self) -> str:
+        return f"{self.sentence} ({self.reason.value})"
+
+    def explain(self) -> str:
+        """Every check up to the one that refused, a line each; the last begins with REFUSED."""
+        return "\n".join([*self.steps, f"REFUSED {self}"])

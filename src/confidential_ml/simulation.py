@@ -1,4 +1,4 @@
-"""What only a simulation needs: the warning that it protects nothing and the fuse key of the simulated machine."""
+"""What only a simulation needs: the warning that it protects nothing and the keys of the simulated machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from confidential_ml.errors import EnclaveError
 from confidential_ml.regular_file import TooLargeError, open_regular, read_limited
 
 FUSE_KEY_VARIABLE = "CONFIDENTIAL_ML_SIMULATION_FUSE_KEY"
-_FUSE_KEY_SIZE = 32
+_KEY_SIZE = 32
 _MAX_FILE_SIZE = 1024
 _OF_OTHERS = 0o077
 
@@ -48,8 +48,8 @@ def state_directory() -> Path:
         return Path.home() / ".local" / "state" / "confidential_ml"
     except RuntimeError:
         raise EnclaveError(
-            "the fuse key of the simulated machine has no place: this user has no home directory; "
-            f"set XDG_STATE_HOME to a directory, or {FUSE_KEY_VARIABLE}"
+            "the keys of the simulated machine have no place: this user has no home directory; set XDG_STATE_HOME to a "
+            "directory"
         ) from None
 
 
@@ -66,25 +66,43 @@ def fuse_key() -> bytes:
     """
     given = os.environ.get(FUSE_KEY_VARIABLE)
     if given is not None:
-        return _parse(given, f"the environment variable {FUSE_KEY_VARIABLE}")
-    path = state_directory() / "simulation-fuse-key"
+        return _parse(given, f"the environment variable {FUSE_KEY_VARIABLE}", "fuse key")
+    return kept_key(state_directory() / "simulation-fuse-key", "fuse key", f", or set {FUSE_KEY_VARIABLE}")
+
+
+def kept_key(path: Path, what: str, remedy: str = "") -> bytes:
+    """A 32-byte key of the simulated machine, made at first use and kept in a file of mode 0600.
+
+    Parameters
+    ----------
+    path
+        The file; its directory is made if need be.
+    what
+        What errors call the key.
+    remedy
+        What else errors suggest.
+
+    Raises
+    ------
+    EnclaveError
+        If the file does not hold a key, or cannot be made or read.
+    """
     try:
         if not path.exists():
             _make(path)
-        return _parse(_read(path), str(path))
+        return _parse(_read(path, what, remedy), str(path), what)
     except OSError as error:
         raise EnclaveError(
-            f"the fuse key of the simulated machine cannot be read or made at {path}: {error.strerror or error}; "
-            f"make the directory writable or set {FUSE_KEY_VARIABLE}"
+            f"the {what} of the simulated machine cannot be read or made at {path}: {error.strerror or error}; "
+            f"make the directory writable{remedy}"
         ) from error
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, what: str, remedy: str) -> str:
     with open_regular(path) as file:
         if os.fstat(file.fileno()).st_mode & _OF_OTHERS:
             raise EnclaveError(
-                f"the fuse key of the simulated machine at {path} may be used by others: chmod 600 it, or set "
-                f"{FUSE_KEY_VARIABLE}"
+                f"the {what} of the simulated machine at {path} may be used by others: chmod 600 it{remedy}"
             )
         try:
             return read_limited(file, _MAX_FILE_SIZE).decode("ascii", "replace")
@@ -92,17 +110,17 @@ def _read(path: Path) -> str:
             return ""  # no key either
 
 
-def _parse(text: str, where: str) -> bytes:
+def _parse(text: str, where: str, what: str) -> bytes:
     text = text.strip()
-    if len(text) != 2 * _FUSE_KEY_SIZE or any(c not in "0123456789abcdefABCDEF" for c in text):
-        raise EnclaveError(f"{where} does not hold a fuse key: expected {2 * _FUSE_KEY_SIZE} hexadecimal digits")
+    if len(text) != 2 * _KEY_SIZE or any(c not in "0123456789abcdefABCDEF" for c in text):
+        raise EnclaveError(f"{where} does not hold a {what}: expected {2 * _KEY_SIZE} hexadecimal digits")
     return bytes.fromhex(text)
 
 
 def _make(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    key = secrets.token_hex(_FUSE_KEY_SIZE) + "\n"
+    key = secrets.token_hex(_KEY_SIZE) + "\n"
     try:
         _write_new(temporary, key)
         _put_in_place(temporary, path, key)

@@ -1,0 +1,85 @@
+"""Why evidence is refused: one stable text for each check of docs/attestation.md, section 4."""
+
+from __future__ import annotations
+
+import enum
+
+__all__ = ["Reason"]
+
+
+class Reason(enum.StrEnum):
+    """Which check refused the evidence. The texts do not change between releases."""
+
+    # Form
+    EVIDENCE_SIZE = "evidence-size"
+    QUOTE_VERSION = "quote-version"
+    QUOTE_KEY_TYPE = "quote-key-type"
+    QUOTE_TEE_TYPE = "quote-tee-type"
+    QUOTE_VENDOR = "quote-vendor"
+    QUOTE_LENGTH = "quote-length"
+    QUOTE_QE_AUTH = "quote-qe-auth"
+    QUOTE_CERTIFICATION_DATA = "quote-certification-data"
+    CLAIMS_FORMAT = "claims-format"
+    CLAIMS_VERSION = "claims-version"
+    COLLATERAL_FORMAT = "collateral-format"
+    # Certificates and CRLs
+    ROOT_UNTRUSTED = "root-untrusted"
+    CHAIN_INVALID = "chain-invalid"
+    CERTIFICATE_KEY = "certificate-key"
+    CERTIFICATE_CONSTRAINTS = "certificate-constraints"
+    CERTIFICATE_ROLE = "certificate-role"
+    CERTIFICATE_EXPIRED = "certificate-expired"
+    CERTIFICATE_NOT_YET_VALID = "certificate-not-yet-valid"
+    PCK_EXTENSION = "pck-extension"
+    CRL_FORMAT = "crl-format"
+    CRL_ISSUER = "crl-issuer"
+    CRL_SIGNATURE = "crl-signature"
+    CRL_EXPIRED = "crl-expired"
+    CRL_NOT_YET_VALID = "crl-not-yet-valid"
+    PCK_REVOKED = "pck-revoked"
+    PCK_CA_REVOKED = "pck-ca-revoked"
+    TCB_SIGNER_REVOKED = "tcb-signer-revoked"
+    # TCB info and QE identity
+    TCB_SIGNER = "tcb-signer"
+    TCB_INFO_SIGNATURE = "tcb-info-signature"
+    TCB_INFO_FORMAT = "tcb-info-format"
+    TCB_INFO_EXPIRED = "tcb-info-expired"
+    TCB_INFO_NOT_YET_VALID = "tcb-info-not-yet-valid"
+    QE_IDENTITY_SIGNATURE = "qe-identity-signature"
+    QE_IDENTITY_FORMAT = "qe-identity-format"
+    QE_IDENTITY_EXPIRED = "qe-identity-expired"
+    QE_IDENTITY_NOT_YET_VALID = "qe-identity-not-yet-valid"
+    # Signatures of the quote
+    QE_REPORT_SIGNATURE = "qe-report-signature"
+    QE_REPORT_DATA = "qe-report-data"
+    ATTESTATION_KEY = "attestation-key"
+    QUOTE_SIGNATURE = "quote-signature"
+    # Platform and enclave
+    TCB_INFO_FMSPC = "tcb-info-fmspc"
+    TCB_INFO_PCEID = "tcb-info-pceid"
+    QE_DEBUG = "qe-debug"
+    QE_MISCSELECT = "qe-miscselect"
+    QE_ATTRIBUTES = "qe-attributes"
+    QE_MRSIGNER = "qe-mrsigner"
+    QE_PRODID = "qe-prodid"
+    TCB_LEVEL_UNKNOWN = "tcb-level-unknown"
+    TCB_REVOKED = "tcb-revoked"
+    ENCLAVE_ATTRIBUTES = "enclave-attributes"
+    CLAIMS_MISMATCH = "claims-mismatch"
+    # Policy
+    DEBUG_ENCLAVE = "debug-enclave"
+    MRENCLAVE = "mrenclave"
+    MRSIGNER = "mrsigner"
+    ISV_PROD_ID = "isv-prod-id"
+    ISV_SVN = "isv-svn"
+    TCB_STATUS = "tcb-status"
+    TCB_ADVISORY = "tcb-advisory"
+    TCB_EVALUATION_NUMBER = "tcb-evaluation-number"
+    PPID = "ppid"
+    NONCE = "nonce"
+    TOO_OLD = "too-old"
+    MODEL = "model"
+    MODEL_OWNER = "model-owner"
+    MODEL_VERSION = "model-version"
+    CONFIG = "config"
+    ROLLBACK = "rollback"
