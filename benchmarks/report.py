@@ -28,6 +28,8 @@ class Run:
         Model, then library.
     sealing
         What ``benchmarks.sealing`` wrote, if it ran.
+    remote
+        What ``benchmarks.remote`` wrote, if it ran.
     engine, engine_reason
         What `engine_bench` printed, or why nothing.
     """
@@ -41,6 +43,7 @@ class Run:
     times: dict[int, dict[str, ModelTimes]] = field(default_factory=dict)
     loading: dict[str, dict[str, Loading]] = field(default_factory=dict)
     sealing: dict[str, Any] | None = None
+    remote: dict[str, Any] | None = None
     engine: list[EngineTime] = field(default_factory=list)
     engine_reason: str = ""
 
@@ -91,6 +94,7 @@ def markdown(run: Run, plots: list[tuple[str, str]]) -> str:
         *_figures(run, notes),
         *_loading(run, notes),
         *_sealing(run),
+        *_remote(run),
         *_engine(run),
     ]
     if notes.lines():
@@ -338,6 +342,35 @@ def _sealing(run: Run) -> list[str]:
         f"as UBJSON, {_megabytes(found['sealed_size'])} MB sealed; {found['runs']} interleaved runs.",
         "",
         *_table(["", "ms", "times XGBoost's loading of JSON"], rows),
+    ]
+
+
+def _remote(run: Run) -> list[str]:
+    if run.remote is None:
+        return []
+    rows = []
+    for found in run.remote["requests"]:
+        line = [found["model"], f"{found['rows']:,}"]
+        for name in ("plain", "remote"):
+            low, median, high = (_three_digits(value * 1e6) for value in found[name])
+            line.append(f"{median} [{low}, {high}]")
+        low, median, high = found["ratio"]
+        line.append(f"{median:.2f} [{low:.2f}, {high:.2f}]")
+        rows.append(line + [_three_digits(value * 1e6) for value in found["shares"].values()])
+    names = list(run.remote["requests"][0]["shares"])
+    times = {name: [_three_digits(value * 1e3) for value in taken] for name, taken in run.remote["verification"].items()}
+    return [
+        "## Confidential requests",
+        "",
+        "`RemoteModel.predict` over a transport that is a function call, beside `ConfidentialModel.predict` with one "
+        f"thread, in one process and {run.remote['rounds']} interleaved rounds: microseconds a call, and what the parts "
+        "of a call take on their own. The predictions have the same bits.",
+        "",
+        *_table(["model", "rows", "plain", "remote", "remote / plain", *names], rows),
+        f"Verification and appraisal of evidence: {times['cached'][1]} ms [{times['cached'][0]}, {times['cached'][2]}] "
+        f"with collateral that was seen before, {times['first'][1]} ms [{times['first'][0]}, {times['first'][2]}] the "
+        "first time.",
+        "",
     ]
 
 

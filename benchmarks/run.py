@@ -100,6 +100,19 @@ def measure_sealing(options: argparse.Namespace, directory: Path) -> dict[str, A
     return found
 
 
+def measure_remote(options: argparse.Namespace, directory: Path) -> dict[str, Any] | None:
+    """Run `benchmarks.remote` for the models that are not too large for its repetitions."""
+    possible = [name for name in options.models if not RECIPES[name].few_runs]
+    if not possible:
+        return None
+    print(f"  {', '.join(possible)}, confidential requests", flush=True)
+    output = directory / "remote.json"
+    command = [sys.executable, "-m", "benchmarks.remote", ",".join(possible), str(options.rounds), str(output)]
+    subprocess.run(command, check=True)
+    found: dict[str, Any] = json.loads(output.read_text())
+    return found
+
+
 def measure_engine(run: Run, program: Path | None, models: list[str], threads: list[int]) -> None:
     """Run `engine_bench`, which may not be there."""
     if program is None or not program.exists():
@@ -155,6 +168,7 @@ def main() -> None:
             print(f"  {model}, loading", flush=True)
             run.loading[model] = {library: loading.measure_in_process(library, model) for library in CONTENDERS}
         run.sealing = measure_sealing(options, directory)
+        run.remote = measure_remote(options, directory)
     measure_engine(run, options.engine_bench, options.models, options.threads)
     run.seconds = time.perf_counter() - start
     share = others.share()

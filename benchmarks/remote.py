@@ -1,0 +1,146 @@
+"""Confidential requests against plain predictions in the same process, and the verification of evidence.
+
+Usage: python -m benchmarks.remote MODELS ROUNDS OUTPUT
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import confidential_ml as cml
+from benchmarks.models import TrainedModel, trained
+from benchmarks.results import quartiles
+from confidential_ml import simulated_platform
+from confidential_ml.answer import open_answer
+from confidential_ml.attestation import ANY, AttestationPolicy, attest, collateral, verify
+from confidential_ml.request import predict_request
+
+ROWS = (1, 1000)
+SAMPLE_SECONDS = 0.05
+VERIFICATIONS = 200
+
+Action = Callable[[], object]
+
+
+def sample(actions: dict[str, Action], rounds: int) -> dict[str, list[float]]:
+    """Seconds per call of each action, `rounds` times in turn; every sample takes about `SAMPLE_SECONDS`."""
+    counts = {}
+    for name, action in actions.items():
+        start = time.perf_counter()
+        action()
+        counts[name] = max(1, int(SAMPLE_SECONDS / max(1e-9, time.perf_counter() - start)))
+    times: dict[str, list[float]] = {name: [] for name in actions}
+    for _ in range(rounds):
+        for name, action in actions.items():
+            start = time.perf_counter()
+            for _ in range(counts[name]):
+                action()
+            times[name].append((time.perf_counter() - start) / counts[name])
+    return times
+
+
+def measure_requests(model: TrainedModel, rounds: int, enclave: cml.Enclave, directory: Path) -> list[dict[str, Any]]:
+    """One model: plain calls, whole remote calls over a function call as transport, and what each end takes of those."""
+    platform = simulated_platform.of_this_installation()
+    path = directory / f"{model.name}.sealed"
+    info = cml.seal(model.ubjson, path, enclave=enclave)
+    endpoint = cml.ConfidentialEndpoint(enclave, collateral=platform.collateral())
+    policy = AttestationPolicy(
+        mrenclave=enclave.identity.mrenclave, model_digest=info.model_digest, allow_debug=True
+    )
+    found = []
+    with cml.ConfidentialModel.load_sealed(path, enclave=enclave) as local:
+        remote = cml.RemoteModel(endpoint.handle, policy, root=platform.root)
+        claims = remote.attestation.claims
+        columns = claims.models[-1].n_values
+        for count in ROWS:
+            rows = model.rows(count)
+            if not (remote.predict(rows).tobytes() == local.predict(rows, n_threads=1).tobytes()):
+                raise RuntimeError(f"model {model.name}: the remote predictions have other bits")
+
+            def build(rows: Any = rows) -> Any:
+                return predict_request(claims, info.model_digest, rows, columns=columns)
+
+            def ask(build: Callable[[], Any] = build) -> Any:
+                request = build()
+                return request, enclave.answer_request(request.message)
+
+            times = sample(
+                {
+                    "plain": lambda rows=rows: local.predict(rows, n_threads=1),
+                    "remote": lambda rows=rows: remote.predict(rows),
+                    "client: encrypt": build,
+                    "enclave": ask,
+                    "client: decrypt": lambda ask=ask: open_answer(*ask()),
+                },
+                rounds,
+            )
+            found.append(_row(model.name, count, times))
+    return found
+
+
+def _row(model: str, rows: int, times: dict[str, list[float]]) -> dict[str, Any]:
+    # A request is opened only once, so the enclave's and the decryption's share are what they add.
+    encrypt, ask, whole = (times[name] for name in ("client: encrypt", "enclave", "client: decrypt"))
+    shares = {
+        "client: encrypt": encrypt,
+        "enclave": [b - a for a, b in zip(encrypt, ask, strict=True)],
+        "client: decrypt": [b - a for a, b in zip(ask, whole, strict=True)],
+    }
+    return {
+        "model": model,
+        "rows": rows,
+        "plain": quartiles(times["plain"]),
+        "remote": quartiles(times["remote"]),
+        "ratio": quartiles([own / plain for own, plain in zip(times["remote"], times["plain"], strict=True)]),
+        "shares": {name: statistics.median(values) for name, values in shares.items()},
+    }
+
+
+def measure_verification(enclave: cml.Enclave) -> dict[str, Any]:
+    """Verification and appraisal of evidence: the first time, and with collateral and platform seen before."""
+    platform = simulated_platform.of_this_installation()
+    policy = AttestationPolicy(mrenclave=enclave.identity.mrenclave, model_digest=ANY, allow_debug=True)
+    evidence = enclave.evidence(bytes(32))
+    published = platform.collateral()
+
+    def cached() -> None:
+        attest(evidence, published, policy, nonce=bytes(32), root=platform.root)
+
+    def first() -> None:
+        collateral.checked_collateral.cache_clear()
+        verify._checked_pck.cache_clear()
+        cached()
+
+    times: dict[str, list[float]] = {"cached": [], "first": []}
+    for _ in range(VERIFICATIONS):
+        for name, action in (("first", first), ("cached", cached)):
+            start = time.perf_counter()
+            action()
+            times[name].append(time.perf_counter() - start)
+    return {name: quartiles(values) for name, values in times.items()}
+
+
+def main() -> None:
+    letters, rounds, output = sys.argv[1:]
+    warnings.simplefilter("ignore", cml.SimulationWarning)
+    with tempfile.TemporaryDirectory() as name, cml.Enclave() as enclave:
+        requests = [
+            row
+            for letter in letters.split(",")
+            for row in measure_requests(trained(letter), int(rounds), enclave, Path(name))
+        ]
+        found = {"requests": requests, "verification": measure_verification(enclave), "rounds": int(rounds)}
+    Path(output).write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
