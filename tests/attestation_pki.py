@@ -285,7 +285,7 @@ def _usage_bits(usage: tuple[int, ...]) -> bytes:
 
 @dataclass(frozen=True)
 class Crl:
-    """One certificate revocation list; `next_update` None leaves that out."""
+    """One certificate revocation list; `next_update` None leaves that out, `entry` are the extensions of each entry."""
 
     issuer: str
     signer: str
@@ -295,6 +295,7 @@ class Crl:
     algorithm: str = "SHA-256"
     number: int | None = 1
     more: tuple[bytes, ...] = ()
+    entry: tuple[bytes, ...] = ()
     edit: Callable[[bytes], bytes] | None = None
 
     def der(self) -> bytes:
@@ -303,7 +304,8 @@ class Crl:
 
 @functools.lru_cache(4096)
 def _crl(one: Crl) -> bytes:
-    revoked = [sequence(integer(serial), utc_time(one.this_update)) for serial in one.revoked]
+    of_entry = sequence(*one.entry) if one.entry else b""
+    revoked = [sequence(integer(serial), utc_time(one.this_update), of_entry) for serial in one.revoked]
     extensions = [extension("2.5.29.20", integer(one.number))] if one.number is not None else []
     extensions += [extension("2.5.29.35", sequence(tlv(0x80, _key_identifier(one.signer)))), *one.more]
     body = sequence(
