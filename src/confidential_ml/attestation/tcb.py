@@ -82,7 +82,8 @@ class TcbInfo:
         """Read TCB info; every refusal is `tcb-info-format`."""
         reason = Reason.TCB_INFO_FORMAT
         fields = parse_object(text, "the TCB info", reason)
-        if fields.text("id") != "SGX" or fields.integer("version", _UINT16) != 3:
+        # The version first: version 2 has no id.
+        if fields.integer("version", _UINT16) != 3 or fields.text("id") != "SGX":
             raise AttestationError(reason, 'the TCB info must have id "SGX" and version 3 (PCS API version 4)')
         if fields.integer("tcbType", _UINT16) != 0:
             raise AttestationError(reason, "the TCB info must have tcbType 0")
