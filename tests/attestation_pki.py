@@ -285,7 +285,10 @@ def _usage_bits(usage: tuple[int, ...]) -> bytes:
 
 @dataclass(frozen=True)
 class Crl:
-    """One certificate revocation list; `next_update` None leaves that out, `entry` are the extensions of each entry."""
+    """One certificate revocation list; `next_update` None leaves that out, `entry` are the extensions of each entry.
+
+    `edit_body` changes what is signed, `edit` the finished list.
+    """
 
     issuer: str
     signer: str
@@ -296,6 +299,7 @@ class Crl:
     number: int | None = 1
     more: tuple[bytes, ...] = ()
     entry: tuple[bytes, ...] = ()
+    edit_body: Callable[[bytes], bytes] | None = None
     edit: Callable[[bytes], bytes] | None = None
 
     def der(self) -> bytes:
@@ -317,6 +321,7 @@ def _crl(one: Crl) -> bytes:
         sequence(*revoked) if revoked else b"",
         tlv(0xA0, sequence(*extensions)),
     )
+    body = one.edit_body(body) if one.edit_body else body
     der = _signed(body, one.signer, one.algorithm)
     return one.edit(der) if one.edit else der
 
