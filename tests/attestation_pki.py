@@ -285,7 +285,10 @@ def _usage_bits(usage: tuple[int, ...]) -> bytes:
 
 @dataclass(frozen=True)
 class Crl:
-    """One certificate revocation list; `next_update` None leaves that out."""
+    """One certificate revocation list; `next_update` None leaves that out, `entry` are the extensions of each entry.
+
+    `edit_body` changes what is signed, `edit` the finished list.
+    """
 
     issuer: str
     signer: str
@@ -295,6 +298,8 @@ class Crl:
     algorithm: str = "SHA-256"
     number: int | None = 1
     more: tuple[bytes, ...] = ()
+    entry: tuple[bytes, ...] = ()
+    edit_body: Callable[[bytes], bytes] | None = None
     edit: Callable[[bytes], bytes] | None = None
 
     def der(self) -> bytes:
@@ -303,7 +308,8 @@ class Crl:
 
 @functools.lru_cache(4096)
 def _crl(one: Crl) -> bytes:
-    revoked = [sequence(integer(serial), utc_time(one.this_update)) for serial in one.revoked]
+    of_entry = sequence(*one.entry) if one.entry else b""
+    revoked = [sequence(integer(serial), utc_time(one.this_update), of_entry) for serial in one.revoked]
     extensions = [extension("2.5.29.20", integer(one.number))] if one.number is not None else []
     extensions += [extension("2.5.29.35", sequence(tlv(0x80, _key_identifier(one.signer)))), *one.more]
     body = sequence(
@@ -315,6 +321,7 @@ def _crl(one: Crl) -> bytes:
         sequence(*revoked) if revoked else b"",
         tlv(0xA0, sequence(*extensions)),
     )
+    body = one.edit_body(body) if one.edit_body else body
     der = _signed(body, one.signer, one.algorithm)
     return one.edit(der) if one.edit else der
 
