@@ -33,7 +33,7 @@ from confidential_ml.errors import AttestationError, InvalidInputError
 __all__ = ["CheckedCollateral", "Collateral", "checked_collateral"]
 
 MAX_DOCUMENT_SIZE = 256 << 10
-MAX_JSON_SIZE = 8 << 20
+MAX_JSON_SIZE = 2 << 20
 _SIGNATURE_SIZE = 64
 _CACHED_COLLATERALS = 32
 

@@ -82,7 +82,8 @@ class TcbInfo:
         """Read TCB info; every refusal is `tcb-info-format`."""
         reason = Reason.TCB_INFO_FORMAT
         fields = parse_object(text, "the TCB info", reason)
-        if fields.text("id") != "SGX" or fields.integer("version", _UINT16) != 3:
+        # The version first: version 2 has no id.
+        if fields.integer("version", _UINT16) != 3 or fields.text("id") != "SGX":
             raise AttestationError(reason, 'the TCB info must have id "SGX" and version 3 (PCS API version 4)')
         if fields.integer("tcbType", _UINT16) != 0:
             raise AttestationError(reason, "the TCB info must have tcbType 0")
@@ -96,7 +97,7 @@ class TcbInfo:
         )
 
     def level_of(self, pck: PckExtension) -> TcbLevel | None:
-        """The first level that the platform reaches; they are in descending order."""
+        """The first level that the platform reaches; the highest are looked at first."""
         return next((level for level in self.levels if level.is_reached(pck.components, pck.pce_svn)), None)
 
 
@@ -158,7 +159,7 @@ class QeIdentity:
                 raise AttestationError(reason, f"the quoting enclave {what}: it is not the one of the QE identity")
 
     def level_of(self, report: ReportBody) -> TcbLevel | None:
-        """The first level that the quoting enclave reaches; they are in descending order."""
+        """The first level that the quoting enclave reaches; the highest are looked at first."""
         return next((level for level in self.levels if level.is_reached((), report.isv_svn)), None)
 
 
@@ -196,4 +197,12 @@ def _levels(fields: Fields, reason: Reason, parse: Callable[[Fields, Reason], Tc
     found = fields.objects("tcbLevels")
     if not 1 <= len(found) <= _MAX_LEVELS:
         raise AttestationError(reason, f"there are {len(found)} TCB levels; there must be 1 to {_MAX_LEVELS}")
-    return tuple(parse(level, reason) for level in found)
+    levels = sorted((parse(level, reason) for level in found), key=_height, reverse=True)
+    if len({_height(level) for level in levels}) != len(levels):
+        raise AttestationError(reason, "two TCB levels are of the same height")
+    return tuple(levels)
+
+
+def _height(level: TcbLevel) -> tuple[tuple[int, ...], int]:
+    """What levels are sorted by, as Intel's verification library does whatever their order was."""
+    return level.components, level.svn
