@@ -209,7 +209,7 @@ assert not unwanted, unwanted
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_the_package_imports_numpy_cryptography_the_standard_library_and_itself(run_python: RunPython) -> None:
+def test_the_package_imports_its_dependencies_the_standard_library_and_itself(run_python: RunPython) -> None:
     import sys
 
     allowed = {*sys.stdlib_module_names, "cryptography", "numpy", "confidential_ml"}

@@ -9,6 +9,7 @@ import ipaddress
 import json
 import os
 import re
+import socket
 import ssl
 import stat
 import subprocess
@@ -31,6 +32,7 @@ from confidential_ml.attestation import Collateral, verify_quote
 from confidential_ml.attestation import collateral_service as module
 from confidential_ml.attestation.collateral_cache import default_directory, earliest_expiry
 from confidential_ml.attestation.collateral_service import INTEL_PCS_URL, INTEL_ROOT_CA_CRL_URL, CollateralService
+from confidential_ml.attestation.http_get import _TimedReader
 from confidential_ml.attestation.trust_root import INTEL_ROOT, TrustRoot
 from confidential_ml.errors import AttestationError, CollateralError, InvalidInputError
 from confidential_ml.simulated_platform import SimulatedPlatform
@@ -401,6 +403,21 @@ def test_refresh_asks_and_replaces(service: Service, client: Client, simulated: 
     assert len(service.asked) == 8
 
 
+def test_any_part_may_be_the_first_to_expire(tmp_path: Path) -> None:
+    platform = SimulatedPlatform(tmp_path)
+    now = datetime.datetime(2026, 5, 4, 12, tzinfo=datetime.UTC)
+    earlier, usual = platform.collateral(now - 3 * DAY), platform.collateral(now)
+    first, later = earliest_expiry(earlier), earliest_expiry(usual)
+    assert (first, later) == (now + 4 * DAY, now + 7 * DAY)
+    for part in ("root_ca_crl", "pck_crl", "tcb_info", "qe_identity"):
+        assert earliest_expiry(replace(usual, **{part: getattr(earlier, part)})) == first
+    # The certificates are of 2049: documents that last longer do not matter.
+    far = platform.collateral(datetime.datetime(2049, 12, 30, tzinfo=datetime.UTC))
+    chains = [getattr(far, name).encode() for name in ("pck_crl_issuer_chain", "tcb_info_issuer_chain")]
+    ends = [one.not_valid_after_utc for chain in chains for one in x509.load_pem_x509_certificates(chain)]
+    assert earliest_expiry(far) == min(ends) < datetime.datetime(2050, 1, 6, tzinfo=datetime.UTC)
+
+
 def test_zero_age_keeps_nothing(service: Service, client: Client, simulated: Machine, tmp_path: Path) -> None:
     for count in (4, 8):
         client(max_age=datetime.timedelta(0)).collateral(simulated.quote)
@@ -409,12 +426,26 @@ def test_zero_age_keeps_nothing(service: Service, client: Client, simulated: Mac
 
 
 def test_services_do_not_share_what_they_fetched(
-    service: Service, serve: Callable[..., Service], client: Client, simulated: Machine
+    service: Service, serve: Callable[..., Service], client: Client, simulated: Machine, tmp_path: Path, clock: Clock
 ) -> None:
     client().collateral(simulated.quote)
     other = serve(simulated.collateral)
     client(root_ca_crl_url=other.url + "/rootcacrl").collateral(simulated.quote)
     assert len(service.asked) == 4 + 3
+    options: dict[str, Any] = {"cache_directory": tmp_path / "cache", "clock": clock, "sleep": clock.sleep}
+    CollateralService(other.url, root_ca_crl_url=other.url + "/rootcacrl", **options).collateral(simulated.quote)
+    assert len(other.asked) == 1 + 4
+
+
+def test_machines_do_not_share_collateral(
+    service: Service, client: Client, simulated: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client().collateral(simulated.quote)
+    for fmspc, ca in (("0123456789AB", "Platform"), (simulated.fmspc, "Processor")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "_machine_of", lambda _quote, found=(fmspc, ca): found)
+            with pytest.raises(CollateralError, match=r"another FMSPC|not a CRL of the SGX PCK Processor CA"):
+                client().collateral(simulated.quote)
 
 
 def cached(directory: Path) -> Path:
@@ -706,6 +737,20 @@ def test_a_slow_service_is_left_in_time(service: Service, client: Client, simula
     assert 0.4 <= time.monotonic() - start < 5
 
 
+def test_the_time_for_a_byte_is_what_is_left_for_all() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"ab")
+        ours.settimeout(100)
+        with _TimedReader(ours, time.monotonic() + 5) as reader:
+            assert reader.read(1) == b"a"
+        timeout = ours.gettimeout()
+        assert timeout is not None
+        assert 0 < timeout <= 5
+        with _TimedReader(ours, time.monotonic()) as reader, pytest.raises(TimeoutError):
+            reader.read(1)  # though there is one
+
+
 def test_a_slow_handshake_is_left_in_time(simulated: Machine, clock: Clock) -> None:
     """A port that accepts, and never says a word of TLS."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as silent:  # not served: the backlog accepts
@@ -888,6 +933,7 @@ class Certificate:
 
     server: ssl.SSLContext
     ca_file: Path
+    own_file: Path
 
 
 def certificate(place: Path, name: str, *, own_ca: bool, host: str = "127.0.0.1", days: int = 7) -> Certificate:
@@ -912,9 +958,10 @@ def certificate(place: Path, name: str, *, own_ca: bool, host: str = "127.0.0.1"
     private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     (place / f"{name}.key").write_bytes(private + signed.public_bytes(pem))
     (place / f"{name}.ca").write_bytes(trusted.public_bytes(pem))
+    (place / f"{name}.pem").write_bytes(signed.public_bytes(pem))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(place / f"{name}.key")
-    return Certificate(context, place / f"{name}.ca")
+    return Certificate(context, place / f"{name}.ca", place / f"{name}.pem")
 
 
 @pytest.mark.parametrize("own_ca", [False, True], ids=["self-signed", "CA"])
@@ -925,8 +972,9 @@ def test_a_certificate_is_believed_by_its_own_ca_alone(
     theirs = certificate(tmp_path, "theirs", own_ca=own_ca)
     service = serve(simulated.collateral, tls=ours.server)
     options: dict[str, Any] = {"max_age": 0 * DAY, "clock": clock, "sleep": clock.sleep}
-    believed = CollateralService(service.url, ca_file=ours.ca_file, **options)
-    assert believed.collateral(simulated.quote) == simulated.collateral
+    for right in (ours.ca_file, ours.own_file):
+        believed = CollateralService(service.url, ca_file=right, **options)
+        assert believed.collateral(simulated.quote) == simulated.collateral
     asked = len(service.asked)
     for ca_file in (None, theirs.ca_file):
         with pytest.raises(
