@@ -273,6 +273,7 @@ def test_what_intel_signed_is_cut_out_of_its_answer_to_the_byte() -> None:
     [
         '{"tcbInfo":{"a":1},"signature":"00"}',
         '{"signature":"00", "tcbInfo" : {"a":1} }',
+        '{"xtcbInfo":{"b":2},"tcbInfoSignature":"00","tcbInfo":{"a":1}}',
         ' {"x":{"tcbInfo":{"b":2}},\n"tcb\\u0049nfo":{"a":1}}\n',
     ],
 )
@@ -778,7 +779,7 @@ def test_wrong_arguments_are_mistakes_of_the_caller(
         ("pck_crl", lambda: dataclasses.replace(collateral, pck_crl=bytearray(collateral.pck_crl))),  # type: ignore[arg-type]
         ("tcb_info", lambda: dataclasses.replace(collateral, tcb_info=b"{}")),  # type: ignore[arg-type]
         ("tcb_info", lambda: dataclasses.replace(collateral, tcb_info=Text(collateral.tcb_info))),
-        ("name", lambda: TrustRoot("", INTEL_ROOT.public_key)),
+        *(("name", functools.partial(TrustRoot, name, INTEL_ROOT.public_key)) for name in ("", "x\nok      y")),
         ("public_key", lambda: TrustRoot("x", b"")),
         ("public_key", lambda: TrustRoot("x", INTEL_ROOT.public_key + b"\0")),
         ("certificate", lambda: TrustRoot.from_certificate(b"-----BEGIN", name="x")),
@@ -1022,6 +1023,9 @@ def test_changed_pck_extensions_are_read_or_refused(
     assert abs(len(data) - len(sgx_extension(platform))) <= 18
 
 
+OID_7 = bytes.fromhex("2a864886f84d010d0107")
+
+
 def test_pck_extensions_keep_to_the_letter_of_der(platform: SimulatedPlatform) -> None:
     data = sgx_extension(platform)
     assert parse_pck_extension(data).pce_svn == 1
@@ -1042,11 +1046,24 @@ def test_pck_extensions_keep_to_the_letter_of_der(platform: SimulatedPlatform) -
         "another OID": data.replace(pce_svn, pce_svn.replace(b"\x02\x11", b"\x02\x13", 1)),
         "an INTEGER become an OCTET STRING": data.replace(pce_svn, pce_svn[:-3] + b"\x04\x01\x01"),
         "nothing": b"",
+        "an unknown configuration": data.replace(OID_7 + b"\3\1", OID_7 + b"\4\1"),
+        "an OID of its last number alone": simulated_platform._der(
+            0x30, body.replace(first, simulated_platform._der(0x30, b"\x06\1\1" + first[14:]))
+        ),
     }
     for what, changed in wrong.items():
         assert changed != data, what
         with pytest.raises(der.DerError):
             parse_pck_extension(changed)
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x04", b"\x04\x02a", b"\x04\x81\x80" + bytes(127), b"\x04\x82\x01", b"\x1f\x01\x00"]
+)
+def test_der_that_is_cut_short_or_odd(data: bytes) -> None:
+    with pytest.raises(der.DerError):
+        der.elements(data)
+    assert der.elements(b"\x04\x81\x80" + bytes(128)) == [(der.OCTET_STRING, bytes(128))]
 
 
 @pytest.mark.parametrize(
@@ -1383,6 +1400,49 @@ def test_the_pck_crl_must_be_of_the_ca_by_its_name_too(
         ),
     )
     refused(Reason.CRL_ISSUER, lambda: verify(evidence, changed, root=platform.root))
+
+
+def signed_anew(
+    collateral: Collateral, platform: SimulatedPlatform, name: str, change: Callable[[Any], None]
+) -> Collateral:
+    """Collateral whose TCB info or QE identity says something else, as its signer could."""
+    document = json.loads(getattr(collateral, name))
+    change(document)
+    text = json.dumps(document)
+    signature = simulated_platform._raw_signature(platform._keys.tcb_signer, text.encode())
+    values: dict[str, Any] = {name: text, f"{name}_signature": signature}
+    return dataclasses.replace(collateral, **values)
+
+
+def test_the_tcb_is_as_old_as_the_older_of_its_parts(
+    evidence: bytes, collateral: Collateral, platform: SimulatedPlatform
+) -> None:
+    for name in ("tcb_info", "qe_identity"):
+
+        def make_older(document: Any) -> None:
+            document["tcbLevels"][0]["tcbDate"] = "2019-05-15T00:00:00Z"
+
+        changed = signed_anew(collateral, platform, name, make_older)
+        assert verify(evidence, changed, root=platform.root).tcb_date.year == 2019
+
+
+def test_a_level_has_sixteen_components(evidence: bytes, collateral: Collateral, platform: SimulatedPlatform) -> None:
+    for count in (0, 15, 17):
+
+        def resize(document: Any) -> None:
+            document["tcbLevels"][0]["tcb"]["sgxtcbcomponents"] = [{"svn": 1}] * count  # noqa: B023
+
+        changed = signed_anew(collateral, platform, "tcb_info", resize)
+        refused(Reason.TCB_INFO_FORMAT, lambda: verify(evidence, changed, root=platform.root))  # noqa: B023
+
+
+def test_a_crl_from_before_the_epoch_is_none(
+    evidence: bytes, collateral: Collateral, platform: SimulatedPlatform
+) -> None:
+    start, end = datetime.datetime(1965, 1, 1, tzinfo=datetime.UTC), datetime.datetime.now(datetime.UTC) + DAY
+    crl = simulated_platform._crl(platform._certificates.pck_ca, platform._keys.pck_ca, start, end)
+    changed = dataclasses.replace(collateral, pck_crl=crl)
+    refused(Reason.CRL_FORMAT, lambda: verify(evidence, changed, root=platform.root))
 
 
 def test_a_root_must_be_called_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
