@@ -141,7 +141,7 @@ def checked_chain(pem: bytes, profile: ChainProfile, root: TrustRoot, *, of: str
     Parameters
     ----------
     pem
-        The certificates, each followed by its issuer, the root last.
+        The certificates, each followed by its issuer, the root last; its size is bounded by the caller.
     profile
         What it must look like.
     root
@@ -216,7 +216,7 @@ def _revoked(crl: x509.CertificateRevocationList) -> frozenset[int] | None:
 def _load_chain(pem: bytes, count: int, name: str, broken: Reason) -> tuple[x509.Certificate, ...]:
     # The PCK's chain may end in the NUL of a C string.
     text = pem.removesuffix(b"\0")
-    blocks = list(_PEM.finditer(text)) if len(text) <= MAX_CHAIN_SIZE else []
+    blocks = list(_PEM.finditer(text))
     if sum(len(block[0]) for block in blocks) != len(text) or len(blocks) != count:
         raise AttestationError(broken, f"{name} must be {count} PEM certificates and nothing else")
     try:
