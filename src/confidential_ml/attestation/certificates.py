@@ -45,6 +45,8 @@ _KNOWN_CRITICAL = {x509.BasicConstraints.oid, x509.KeyUsage.oid}
 _NARROWING = {x509.ExtendedKeyUsage.oid, x509.NameConstraints.oid}
 _CRL_EXTENSIONS = {x509.CRLNumber.oid, x509.AuthorityKeyIdentifier.oid}
 _MAX_SERIAL_BITS = 160  # RFC 5280, 4.1.2.2 has 159; some of Intel's have 160
+_FIRST_YEAR = 1970  # what begins earlier is none of Intel's, and not read by those who count seconds from then
+_MAX_CRL_NUMBER_BITS = 159  # RFC 5280, 5.2.3: 20 octets
 _ROOT_ROLE = "SGX Root CA"
 _PCK_CA_ROLES = ("SGX PCK Platform CA", "SGX PCK Processor CA")
 
@@ -139,7 +141,7 @@ def checked_chain(pem: bytes, profile: ChainProfile, root: TrustRoot, *, of: str
     Parameters
     ----------
     pem
-        The certificates, each followed by its issuer, the root last.
+        The certificates, each followed by its issuer, the root last; its size is bounded by the caller.
     profile
         What it must look like.
     root
@@ -189,7 +191,7 @@ def checked_crl(der: bytes, what: str, issuer: x509.Certificate, key: ec.Ellipti
     if not is_p256 or not crl.is_signature_valid(key):
         raise AttestationError(Reason.CRL_SIGNATURE, f"{what} has a wrong signature")
     serials = _revoked(crl)
-    if serials is None or end is None:
+    if serials is None or end is None or start.year < _FIRST_YEAR:
         raise AttestationError(
             Reason.CRL_FORMAT,
             f"{what} must have a number, its issuer's key identifier and a next update, and nothing that this release "
@@ -201,7 +203,9 @@ def checked_crl(der: bytes, what: str, issuer: x509.Certificate, key: ec.Ellipti
 def _revoked(crl: x509.CertificateRevocationList) -> frozenset[int] | None:
     """The serial numbers, or None for a list that may be a part of one or hold entries of another issuer."""
     try:
-        if {extension.oid for extension in crl.extensions} != _CRL_EXTENSIONS:
+        number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+        known = {extension.oid for extension in crl.extensions} == _CRL_EXTENSIONS
+        if not known or not 0 <= number < 1 << _MAX_CRL_NUMBER_BITS:
             return None
         entries = [(entry.serial_number, any(one.critical for one in entry.extensions)) for entry in crl]
     except Exception:
@@ -212,7 +216,7 @@ def _revoked(crl: x509.CertificateRevocationList) -> frozenset[int] | None:
 def _load_chain(pem: bytes, count: int, name: str, broken: Reason) -> tuple[x509.Certificate, ...]:
     # The PCK's chain may end in the NUL of a C string.
     text = pem.removesuffix(b"\0")
-    blocks = list(_PEM.finditer(text)) if len(text) <= MAX_CHAIN_SIZE else []
+    blocks = list(_PEM.finditer(text))
     if sum(len(block[0]) for block in blocks) != len(text) or len(blocks) != count:
         raise AttestationError(broken, f"{name} must be {count} PEM certificates and nothing else")
     try:
@@ -226,7 +230,8 @@ def _load(text: bytes) -> x509.Certificate:
     certificate = x509.load_der_x509_certificate(der)
     # Read here, as they are parsed only when asked for.
     _ = certificate.extensions, certificate.subject, certificate.issuer, certificate.public_key()
-    if certificate.version != x509.Version.v3 or not 0 < certificate.serial_number < 1 << _MAX_SERIAL_BITS:
+    is_v3, since = certificate.version == x509.Version.v3, certificate.not_valid_before_utc.year
+    if not is_v3 or since < _FIRST_YEAR or not 0 < certificate.serial_number < 1 << _MAX_SERIAL_BITS:
         raise ValueError
     return certificate
 

@@ -176,11 +176,11 @@ def _parse_models(data: bytes, position: int, count: int) -> tuple[ModelClaim, .
         position += _MODEL.size
         model_id = data[position : position + id_size]
         position += id_size
-        # Also refuses one that is cut short: its size is then not what the entry says.
-        if len(model_id) != id_size or not _MODEL_ID.fullmatch(model_id):
-            raise _malformed("a model id is cut short or not one")
+        if not _MODEL_ID.fullmatch(model_id):
+            raise _malformed("a model id is not one")
         owner_text = None if owner == _NO_OWNER else owner.hex()
         models.append(ModelClaim(digest.hex(), model_id.decode("ascii"), owner_text, version, features, groups, values))
+    # Beyond the end, if the last id is cut short.
     if position != len(data):
         raise _malformed(f"they should end at byte {position} and have {len(data)}")
     return tuple(models)

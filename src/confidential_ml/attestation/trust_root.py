@@ -29,14 +29,14 @@ class TrustRoot:
     Raises
     ------
     InvalidInputError
-        If the name is empty or the key is not a P-256 key in that form.
+        If the name is empty or not printable, or the key is not a P-256 key in that form.
     """
 
     name: str
     public_key: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
-        if type(self.name) is not str or not self.name:
+        if type(self.name) is not str or not self.name or not self.name.isprintable():
             raise InvalidInputError("the name of a TrustRoot must be text that says whose it is")
         if type(self.public_key) is not bytes:
             raise InvalidInputError("the public_key of a TrustRoot must be bytes, DER of a SubjectPublicKeyInfo")
