@@ -578,6 +578,8 @@ CRLS = [
     attack("root CRL that is none", "crl-format", False, root_crl__edit=lambda der: bytes(64)),
     attack("PCK CRL with a byte after it", "crl-format", False, pck_crl__edit=lambda der: der + b"\0"),
     attack("PCK CRL without a number", "crl-format", True, pck_crl__number=None),
+    attack("PCK CRL with a number of 21 bytes", "crl-format", False, pck_crl__number=1 << 160),
+    attack("root CRL with a negative number", "crl-format", False, root_crl__number=-1),
     attack(
         "PCK CRL with a critical extension of an entry",
         "crl-format",

@@ -33,6 +33,7 @@ from attestation_pki import (
     changed,
     extension,
     iso,
+    qe_level,
     set_json,
     tcb_level,
     tlv,
@@ -233,7 +234,24 @@ def test_levels_out_of_order_make_no_machine_better(levels: list[dict[str, objec
     assert refused.value.reason in ("tcb-revoked", "tcb-info-format")
 
 
+def test_levels_out_of_order_make_no_quoting_enclave_better() -> None:
+    """A document that others read as revoked is not one of Intel's kind, whose levels descend."""
+    levels = [qe_level(3, "Revoked"), qe_level(8, "UpToDate")]
+    built = changed(BASE, **before("qe_identity", set_json("tcbLevels", to=levels))).build()
+    assert not passes_dcap_qvl(built)
+    with pytest.raises(AttestationError) as refused:
+        attested(built)
+    assert refused.value.reason in ("tcb-revoked", "qe-identity-format")
+
+
 # --- Whom one trusts
+
+
+def test_a_root_that_its_own_crl_revokes_is_trusted_no_more() -> None:
+    built = changed(BASE, root_crl__revoked=(BASE.root.serial,)).build()
+    assert not passes_dcap_qvl(built)
+    with pytest.raises(AttestationError):
+        attested(built)
 
 
 def test_intels_root_is_the_default_and_refuses_everybody_else() -> None:
