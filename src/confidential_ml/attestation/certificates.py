@@ -45,6 +45,7 @@ _KNOWN_CRITICAL = {x509.BasicConstraints.oid, x509.KeyUsage.oid}
 _NARROWING = {x509.ExtendedKeyUsage.oid, x509.NameConstraints.oid}
 _CRL_EXTENSIONS = {x509.CRLNumber.oid, x509.AuthorityKeyIdentifier.oid}
 _MAX_SERIAL_BITS = 160  # RFC 5280, 4.1.2.2 has 159; some of Intel's have 160
+_MAX_CRL_NUMBER_BITS = 159  # RFC 5280, 5.2.3: 20 octets
 _ROOT_ROLE = "SGX Root CA"
 _PCK_CA_ROLES = ("SGX PCK Platform CA", "SGX PCK Processor CA")
 
@@ -201,7 +202,9 @@ def checked_crl(der: bytes, what: str, issuer: x509.Certificate, key: ec.Ellipti
 def _revoked(crl: x509.CertificateRevocationList) -> frozenset[int] | None:
     """The serial numbers, or None for a list that may be a part of one or hold entries of another issuer."""
     try:
-        if {extension.oid for extension in crl.extensions} != _CRL_EXTENSIONS:
+        number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+        known = {extension.oid for extension in crl.extensions} == _CRL_EXTENSIONS
+        if not known or not 0 <= number < 1 << _MAX_CRL_NUMBER_BITS:
             return None
         entries = [(entry.serial_number, any(one.critical for one in entry.extensions)) for entry in crl]
     except Exception:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import enum
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ class TcbInfo:
         )
 
     def level_of(self, pck: PckExtension) -> TcbLevel | None:
-        """The first level that the platform reaches; the highest are looked at first."""
+        """The first level that the platform reaches; they descend."""
         return next((level for level in self.levels if level.is_reached(pck.components, pck.pce_svn)), None)
 
 
@@ -159,7 +160,7 @@ class QeIdentity:
                 raise AttestationError(reason, f"the quoting enclave {what}: it is not the one of the QE identity")
 
     def level_of(self, report: ReportBody) -> TcbLevel | None:
-        """The first level that the quoting enclave reaches; the highest are looked at first."""
+        """The first level that the quoting enclave reaches; they descend."""
         return next((level for level in self.levels if level.is_reached((), report.isv_svn)), None)
 
 
@@ -197,12 +198,12 @@ def _levels(fields: Fields, reason: Reason, parse: Callable[[Fields, Reason], Tc
     found = fields.objects("tcbLevels")
     if not 1 <= len(found) <= _MAX_LEVELS:
         raise AttestationError(reason, f"there are {len(found)} TCB levels; there must be 1 to {_MAX_LEVELS}")
-    levels = sorted((parse(level, reason) for level in found), key=_height, reverse=True)
-    if len({_height(level) for level in levels}) != len(levels):
-        raise AttestationError(reason, "two TCB levels are of the same height")
-    return tuple(levels)
+    levels = tuple(parse(level, reason) for level in found)
+    # Intel's are sorted. Of others some verifiers take the first that is reached and some the highest.
+    if any(_height(above) <= _height(below) for above, below in itertools.pairwise(levels)):
+        raise AttestationError(reason, "the TCB levels do not descend")
+    return levels
 
 
 def _height(level: TcbLevel) -> tuple[tuple[int, ...], int]:
-    """What levels are sorted by, as Intel's verification library does whatever their order was."""
     return level.components, level.svn
