@@ -244,6 +244,7 @@ FORM = [
     attack("claims: platform unknown", "claims-format", True, claims__platform=4),
     attack("claims: obliviousness unknown", "claims-format", True, claims__obliviousness=2),
     attack("claims: rollback unknown", "claims-format", True, claims__rollback=1),
+    attack("claims: epoch 0", "claims-format", True, claims__epoch=0),
     attack("claims: version 2", "claims-version", True, claims__version=2),
     attack("claims: version 0", "claims-version", True, claims__version=0),
 ]
@@ -329,6 +330,8 @@ def both_signers(**fields: object) -> dict[str, object]:
     return {f"{part}__{name}": value for part in parts for name, value in fields.items()}
 
 
+ECDSA_SHA256, ECDSA_SHA384 = "1.2.840.10045.4.3.2", "1.2.840.10045.4.3.3"
+
 CHAIN = [
     attack("a whole PKI of the attacker's under the same names", "root-untrusted", False, **by_attacker()),
     attack(
@@ -382,6 +385,22 @@ CHAIN = [
         pck_chain=("pck", "tcb_signer", "root"),
         pck_crl__issuer=TCB_SIGNER_NAME,
         pck_crl__signer="tcb signer",
+    ),
+    attack("two NULs behind the chain", "chain-invalid", True, certification_tail=b"\0\0"),
+    attack("PCK with the serial number 0", "chain-invalid", True, pck__serial=0),
+    attack("PCK with a negative serial number", "chain-invalid", True, pck__serial=-1),
+    attack("PCK with a serial number of 161 bits", "chain-invalid", True, pck__serial=1 << 160),
+    attack(
+        "PCK that is signed with SHA-256 and says SHA-384 inside",
+        "chain-invalid",
+        False,
+        pck__edit=lambda body: body.replace(oid(ECDSA_SHA256), oid(ECDSA_SHA384), 1),
+    ),
+    attack(
+        "PCK CRL that is signed with SHA-256 and says SHA-384 inside",
+        "crl-format",
+        False,
+        pck_crl__edit_body=lambda body: body.replace(oid(ECDSA_SHA256), oid(ECDSA_SHA384), 1),
     ),
     attack(
         "text between the certificates",
@@ -467,6 +486,12 @@ CONSTRAINTS = [
         **both_signers(more=(extension("1.3.6.1.4.1.99999.1", b"\5\0", critical=True),)),
     ),
     attack(
+        "PCK CA whose basicConstraints are not critical",
+        "certificate-constraints",
+        True,
+        pck_ca__constraints_critical=False,
+    ),
+    attack(
         "PCK for TLS servers",
         "certificate-constraints",
         True,
@@ -508,6 +533,16 @@ ROLES = [
         pck_crl__issuer="Intel SGX PCK Platform CA",
     ),
     attack(
+        "root with another name",
+        "certificate-role",
+        True,
+        **both_roots(subject=VENDOR, issuer=VENDOR),
+        pck_ca__issuer=VENDOR,
+        tcb_signer__issuer=VENDOR,
+        qe_identity_signer__issuer=VENDOR,
+        root_crl__issuer=VENDOR,
+    ),
+    attack(
         "TCB signer of another vendor than its root",
         "tcb-signer",
         True,
@@ -547,6 +582,8 @@ DELTA_CRL = extension("2.5.29.27", integer(1), critical=True)
 ISSUING_POINT = extension("2.5.29.28", sequence(tlv(0x81, b"\xff")), critical=True)  # for user certificates only
 
 SISTER_CA = replace(BASE.pck_ca, key="sister", serial=0x2012)
+RENEWED_CA = replace(BASE.pck_ca, serial=0x2032)
+RENAMED_CA = replace(RENEWED_CA, subject=f"{VENDOR} SGX PCK Processor CA")
 PROCESSOR_CA = replace(BASE.pck_ca, subject=f"{VENDOR} SGX PCK Processor CA", key="processor ca", serial=0x2022)
 
 CRLS = [
@@ -601,9 +638,44 @@ CRLS = [
         pck_crl=Crl(PROCESSOR_CA.subject, "processor ca"),
         pck_crl_chain=(PROCESSOR_CA, "root"),
     ),
+    attack("root revoked by its own CRL", "root-untrusted", False, root_crl__revoked=(1, BASE.root.serial)),
     attack("PCK revoked", "pck-revoked", False, pck_crl__revoked=(1, BASE.pck.serial, 9)),
     attack("PCK CA revoked", "pck-ca-revoked", False, root_crl__revoked=(1, BASE.pck_ca.serial, 9)),
     attack("TCB signer revoked", "tcb-signer-revoked", False, root_crl__revoked=(1, BASE.tcb_signer.serial, 9)),
+    attack(
+        "signer of the TCB info revoked",
+        "tcb-signer-revoked",
+        False,
+        tcb_signer__serial=0x4005,
+        root_crl__revoked=(0x4005,),
+    ),
+    attack(
+        "PCK CA revoked, by the certificate of the quote",
+        "pck-ca-revoked",
+        False,
+        pck_crl_chain=(RENEWED_CA, "root"),
+        root_crl__revoked=(BASE.pck_ca.serial,),
+    ),
+    attack(
+        "PCK CA revoked, by the certificate of the collateral",
+        "pck-ca-revoked",
+        True,
+        pck_crl_chain=(RENEWED_CA, "root"),
+        root_crl__revoked=(RENEWED_CA.serial,),
+    ),
+    attack(
+        "PCK CA of the collateral expired",
+        "certificate-expired",
+        True,
+        pck_crl_chain=(replace(RENEWED_CA, not_after=NOW - SECOND), "root"),
+    ),
+    attack(
+        "PCK CRL of the PCK CA's key under another name",
+        "crl-issuer",
+        False,
+        pck_crl__issuer=RENAMED_CA.subject,
+        pck_crl_chain=(RENAMED_CA, "root"),
+    ),
     attack(
         "signer of the QE identity revoked",
         "tcb-signer-revoked",
@@ -933,6 +1005,18 @@ FORMAT = [
         for name in json.loads(BASE.qe_identity.text)
     ),
     attack("TCB info: no levels", "tcb-info-format", False, **before("tcb_info", set_json("tcbLevels", to=[]))),
+    attack(
+        "TCB info: a level twice",
+        "tcb-info-format",
+        True,
+        **before("tcb_info", set_json("tcbLevels", to=lambda levels: [levels[0], *levels])),
+    ),
+    attack(
+        "TCB info: an unknown key 20 deep",
+        "tcb-info-format",
+        True,
+        **text_of("tcb_info", '"id"', '"x":' + "[" * 20 + "]" * 20 + ',"id"'),
+    ),
     attack(
         "TCB info: 15 components",
         "tcb-info-format",

@@ -247,13 +247,6 @@ def test_levels_out_of_order_make_no_quoting_enclave_better() -> None:
 # --- Whom one trusts
 
 
-def test_a_root_that_its_own_crl_revokes_is_trusted_no_more() -> None:
-    built = changed(BASE, root_crl__revoked=(BASE.root.serial,)).build()
-    assert not passes_dcap_qvl(built)
-    with pytest.raises(AttestationError):
-        attested(built)
-
-
 def test_intels_root_is_the_default_and_refuses_everybody_else() -> None:
     for changes in ({}, under_intels_name()):
         built = changed(BASE, **changes).build()
