@@ -67,6 +67,9 @@ BASE = Scenario()
 NONCE = BASE.claims.nonce
 SECOND = datetime.timedelta(seconds=1)
 
+# How the warnings of `cryptography` about certificates that only attackers have begin.
+ODD_CERTIFICATES = ("Parsed a serial number which wasn't positive", "Attribute's length must be")
+
 # Everything a policy can ask for is asked for.
 POLICY: dict[str, Any] = {
     "mrenclave": BASE.report.mrenclave.hex(),
