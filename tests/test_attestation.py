@@ -32,6 +32,7 @@ from typing import Any
 import dcap_qvl
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import HealthCheck, given, settings
@@ -743,6 +744,17 @@ def test_the_policy_of_the_documentation_can_be_read() -> None:
 # ---- arguments ------------------------------------------------------------------------------------------------------
 
 
+class Text(str):
+    """Text that says it is equal to everything, and could be taken for what is kept."""
+
+    __slots__ = ()
+
+    def __eq__(self, _: object) -> bool:
+        return True
+
+    __hash__ = str.__hash__
+
+
 def test_wrong_arguments_are_mistakes_of_the_caller(
     evidence: bytes, collateral: Collateral, platform: SimulatedPlatform, verified: VerifiedEvidence
 ) -> None:
@@ -765,6 +777,7 @@ def test_wrong_arguments_are_mistakes_of_the_caller(
         ("document", lambda: Collateral.from_json(anything[0])),
         ("pck_crl", lambda: dataclasses.replace(collateral, pck_crl=bytearray(collateral.pck_crl))),  # type: ignore[arg-type]
         ("tcb_info", lambda: dataclasses.replace(collateral, tcb_info=b"{}")),  # type: ignore[arg-type]
+        ("tcb_info", lambda: dataclasses.replace(collateral, tcb_info=Text(collateral.tcb_info))),
         ("name", lambda: TrustRoot("", INTEL_ROOT.public_key)),
         ("public_key", lambda: TrustRoot("x", b"")),
         ("public_key", lambda: TrustRoot("x", INTEL_ROOT.public_key + b"\0")),
@@ -984,13 +997,8 @@ def test_changed_collateral_verifies_or_is_refused(
 def test_changed_certificates_of_a_quote_verify_or_are_refused(
     edits: list[tuple[int, bytes, int]], evidence: bytes, collateral: Collateral, platform: SimulatedPlatform
 ) -> None:
-    quote = parse_evidence(evidence).quote
-    pem = edited(quote.certificates, edits)
-    size = quote.size - len(quote.certificates)
-    data = bytearray(evidence[:size] + pem + evidence[quote.size :])
-    struct.pack_into("<I", data, 432, size + len(pem) - 436)
-    struct.pack_into("<I", data, size - 4, len(pem))
-    accepted(lambda: verify(bytes(data), collateral, root=platform.root))
+    data = with_chain(evidence, edited(parse_evidence(evidence).quote.certificates, edits))
+    accepted(lambda: verify(data, collateral, root=platform.root))
 
 
 def sgx_extension(platform: SimulatedPlatform) -> bytes:
@@ -1127,7 +1135,8 @@ def test_collateral_in_any_wrong_form_is_refused(collateral: Collateral) -> None
                 changed = {**document, name: text}
                 refused(Reason.COLLATERAL_FORMAT, lambda: Collateral.from_json(json.dumps(changed)))  # noqa: B023
     refused(Reason.COLLATERAL_FORMAT, lambda: Collateral.from_json(b"\xff"))
-    refused(Reason.COLLATERAL_FORMAT, lambda: Collateral.from_json(" " * (3 << 20)))
+    refused(Reason.COLLATERAL_FORMAT, lambda: Collateral.from_json(collateral.to_json() + " " * (2 << 20)))
+    assert accepted(lambda: Collateral.from_json(collateral.to_json() + " " * (1 << 20)))
 
 
 @FUZZ
@@ -1202,13 +1211,201 @@ def test_hostile_certificates_are_refused_though_warnings_are_errors(
     root = platform._certificates.root.public_bytes(Encoding.DER)
     assert root.count(b"\x02\x01\x01") >= 1
     odd = root.replace(b"\x02\x01\x01", b"\x02\x01\xff", 1)
-    pem = "-----BEGIN CERTIFICATE-----\n" + base64.b64encode(odd).decode() + "\n-----END CERTIFICATE-----\n"
     signer, _ = re.findall(r"-----BEGIN.+?-----END CERTIFICATE-----\n", collateral.tcb_info_issuer_chain, re.DOTALL)
-    changed = dataclasses.replace(collateral, tcb_info_issuer_chain=signer + pem)
+    changed = dataclasses.replace(collateral, tcb_info_issuer_chain=signer + pem_of(odd))
     for action in ("error", "ignore"):
         with warnings.catch_warnings():
             warnings.simplefilter(action)
             assert not accepted(lambda: verify(evidence, changed, root=platform.root))
+
+
+# ---- what a root could sign and must not be believed ----------------------------------------------------------------
+
+
+def reissued(
+    certificate: x509.Certificate,
+    key: ec.EllipticCurvePrivateKey,
+    *edits: tuple[bytes, bytes],
+    name: x509.Name | None = None,
+    serial: int | None = None,
+    constraints_critical: bool = True,
+) -> bytes:
+    """DER of the certificate with other contents, signed anew by `key`; `edits` replace bytes of what is signed."""
+    public_key = certificate.public_key()
+    assert isinstance(public_key, ec.EllipticCurvePublicKey)
+    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    builder = x509.CertificateBuilder(
+        certificate.issuer, name or certificate.subject, public_key, serial or certificate.serial_number, start, end
+    )
+    for one in certificate.extensions:
+        critical = constraints_critical if isinstance(one.value, x509.BasicConstraints) else one.critical
+        builder = builder.add_extension(one.value, critical)
+    signed = builder.sign(key, hashes.SHA256()).tbs_certificate_bytes
+    content = signed[4:]
+    assert signed == simulated_platform._der(0x30, content)
+    for old, new in edits:
+        assert old in content
+        content = content.replace(old, new, 1)
+    signed = simulated_platform._der(0x30, content)
+    signature = b"\0" + key.sign(signed, ec.ECDSA(hashes.SHA256()))
+    algorithm = bytes.fromhex("300a06082a8648ce3d040302")
+    parts = signed + algorithm + simulated_platform._der(0x03, signature)
+    return simulated_platform._der(0x30, parts)
+
+
+def pem_of(*certificates: x509.Certificate | bytes) -> str:
+    """A chain of certificates, or DER of such."""
+    ders = [one if isinstance(one, bytes) else one.public_bytes(Encoding.DER) for one in certificates]
+    return "".join(
+        f"-----BEGIN CERTIFICATE-----\n{base64.b64encode(der).decode()}\n-----END CERTIFICATE-----\n" for der in ders
+    )
+
+
+def with_chain(evidence: bytes, pem: bytes) -> bytes:
+    """The evidence with another chain in its quote."""
+    quote = parse_evidence(evidence).quote
+    size = quote.size - len(quote.certificates)
+    data = bytearray(evidence[:size] + pem + evidence[quote.size :])
+    struct.pack_into("<I", data, 432, size + len(pem) - 436)
+    struct.pack_into("<I", data, size - 4, len(pem))
+    return bytes(data)
+
+
+def revoking(collateral: Collateral, platform: SimulatedPlatform, serial: int) -> Collateral:
+    """Collateral whose root CA CRL names a serial number."""
+    old = x509.load_der_x509_crl(collateral.root_ca_crl)
+    entry = x509.RevokedCertificateBuilder(serial, old.last_update_utc).build()
+    builder = x509.CertificateRevocationListBuilder(old.issuer, old.last_update_utc, old.next_update_utc, [], [entry])
+    for one in old.extensions:
+        builder = builder.add_extension(one.value, one.critical)
+    crl = builder.sign(platform._keys.root, hashes.SHA256()).public_bytes(Encoding.DER)
+    return dataclasses.replace(collateral, root_ca_crl=crl)
+
+
+ODD_LEAVES: list[tuple[Reason, dict[str, Any], list[tuple[bytes, bytes]]]] = [
+    *(
+        (Reason.CHAIN_INVALID, {}, [(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01" + version)])
+        for version in (b"\0", b"\1", b"\3")
+    ),
+    (Reason.CHAIN_INVALID, {}, [(b"\xa0\x03\x02\x01\x02", b"")]),
+    (Reason.CHAIN_INVALID, {}, [(b"\x02\x01\x03", b"\x02\x01\x00")]),
+    (Reason.CHAIN_INVALID, {}, [(b"\x02\x01\x03", b"\x02\x01\xff")]),
+    (Reason.CHAIN_INVALID, {}, [(b"\x17\x0d200101", b"\x17\x0d690101")]),
+    (
+        Reason.CERTIFICATE_ROLE,
+        {
+            "name": x509.Name(
+                [
+                    x509.NameAttribute(x509.NameOID.COMMON_NAME, f"SIMULATION - NOT INTEL {role}")
+                    for role in ("SGX PCK Certificate", "SGX TCB Signing")
+                ]
+            )
+        },
+        [],
+    ),
+]
+
+
+@pytest.mark.parametrize(("reason", "changes", "edits"), ODD_LEAVES)
+@pytest.mark.filterwarnings(
+    "ignore::cryptography.utils.CryptographyDeprecationWarning"
+)  # cryptography warns of odd serial numbers
+def test_odd_certificates_are_refused_though_signed(
+    reason: Reason,
+    changes: dict[str, Any],
+    edits: list[tuple[bytes, bytes]],
+    evidence: bytes,
+    collateral: Collateral,
+    platform: SimulatedPlatform,
+) -> None:
+    own = platform._certificates
+    same = reissued(own.pck, platform._keys.pck_ca)
+    assert accepted(
+        lambda: verify(
+            with_chain(evidence, pem_of(same, own.pck_ca, own.root).encode()), collateral, root=platform.root
+        )
+    )
+    odd = reissued(own.pck, platform._keys.pck_ca, *edits, **changes)
+    data = with_chain(evidence, pem_of(odd, own.pck_ca, own.root).encode())
+    refused(reason, lambda: verify(data, collateral, root=platform.root))
+
+
+def test_constraints_of_a_ca_must_be_critical(
+    evidence: bytes, collateral: Collateral, platform: SimulatedPlatform
+) -> None:
+    own = platform._certificates
+    lax = reissued(own.pck_ca, platform._keys.root, constraints_critical=False)
+    data = with_chain(evidence, pem_of(own.pck, lax, own.root).encode())
+    refused(Reason.CERTIFICATE_CONSTRAINTS, lambda: verify(data, collateral, root=platform.root))
+
+
+def test_each_certificate_of_the_pck_ca_can_be_revoked(
+    evidence: bytes, collateral: Collateral, platform: SimulatedPlatform
+) -> None:
+    """One in the quote and one in the collateral, of the same name and key."""
+    own = platform._certificates
+    second = reissued(own.pck_ca, platform._keys.root, serial=77)
+    data = with_chain(evidence, pem_of(own.pck, second, own.root).encode())
+    assert accepted(lambda: verify(data, collateral, root=platform.root))
+    for serial in (77, own.pck_ca.serial_number):
+        changed = revoking(collateral, platform, serial)
+        refused(Reason.PCK_CA_REVOKED, lambda: verify(data, changed, root=platform.root))  # noqa: B023
+    assert accepted(lambda: verify(evidence, revoking(collateral, platform, 77), root=platform.root))
+
+
+@pytest.mark.parametrize("document", ["tcb_info", "qe_identity"])
+def test_each_signer_can_be_revoked(
+    document: str, evidence: bytes, collateral: Collateral, platform: SimulatedPlatform
+) -> None:
+    own = platform._certificates
+    second = pem_of(reissued(own.tcb_signer, platform._keys.root, serial=78), own.root)
+    two: dict[str, Any] = {f"{document}_issuer_chain": second}
+    changed = dataclasses.replace(collateral, **two)
+    assert accepted(lambda: verify(evidence, changed, root=platform.root))
+    for serial in (78, own.tcb_signer.serial_number):
+        told = revoking(changed, platform, serial)
+        refused(Reason.TCB_SIGNER_REVOKED, lambda: verify(evidence, told, root=platform.root))  # noqa: B023
+
+
+def test_the_pck_crl_must_be_of_the_ca_by_its_name_too(
+    evidence: bytes, collateral: Collateral, platform: SimulatedPlatform
+) -> None:
+    """A processor CA with the key of the platform CA: its list says nothing of the other's certificates."""
+    own, keys = platform._certificates, platform._keys
+    other = reissued(own.pck_ca, keys.root, name=simulated_platform._name("SGX PCK Processor CA"))
+    old = x509.load_der_x509_crl(collateral.pck_crl)
+    assert old.next_update_utc is not None
+    changed = dataclasses.replace(
+        collateral,
+        pck_crl_issuer_chain=pem_of(other, own.root),
+        pck_crl=simulated_platform._crl(
+            x509.load_der_x509_certificate(other), keys.pck_ca, old.last_update_utc, old.next_update_utc
+        ),
+    )
+    refused(Reason.CRL_ISSUER, lambda: verify(evidence, changed, root=platform.root))
+
+
+def test_a_root_must_be_called_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were it not, its name alone would be the word that the others' names begin with."""
+    name = simulated_platform._name
+
+    def named(role: str) -> x509.Name:
+        return (
+            name(role)
+            if role != "SGX Root CA"
+            else x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "SIMULATION - NOT INTEL ")])
+        )
+
+    monkeypatch.setattr(simulated_platform, "_name", named)
+    odd = SimulatedPlatform(tmp_path)
+    quote = odd.quote(report_body(b""))
+    refused(Reason.CERTIFICATE_ROLE, lambda: verify_quote(quote, odd.collateral(), root=odd.root))
+
+
+def test_only_one_nul_may_end_a_chain(evidence: bytes, collateral: Collateral, platform: SimulatedPlatform) -> None:
+    for nuls in (0, 1, 2):
+        data = with_chain(evidence, parse_evidence(evidence).quote.certificates + bytes(nuls))
+        assert accepted(lambda: verify(data, collateral, root=platform.root)) == (nuls < 2)  # noqa: B023
 
 
 def test_public_names_are_documented() -> None:

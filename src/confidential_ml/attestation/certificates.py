@@ -45,6 +45,7 @@ _KNOWN_CRITICAL = {x509.BasicConstraints.oid, x509.KeyUsage.oid}
 _NARROWING = {x509.ExtendedKeyUsage.oid, x509.NameConstraints.oid}
 _CRL_EXTENSIONS = {x509.CRLNumber.oid, x509.AuthorityKeyIdentifier.oid}
 _MAX_SERIAL_BITS = 160  # RFC 5280, 4.1.2.2 has 159; some of Intel's have 160
+_FIRST_YEAR = 1970  # what begins earlier is none of Intel's, and not read by those who count seconds from then
 _MAX_CRL_NUMBER_BITS = 159  # RFC 5280, 5.2.3: 20 octets
 _ROOT_ROLE = "SGX Root CA"
 _PCK_CA_ROLES = ("SGX PCK Platform CA", "SGX PCK Processor CA")
@@ -190,7 +191,7 @@ def checked_crl(der: bytes, what: str, issuer: x509.Certificate, key: ec.Ellipti
     if not is_p256 or not crl.is_signature_valid(key):
         raise AttestationError(Reason.CRL_SIGNATURE, f"{what} has a wrong signature")
     serials = _revoked(crl)
-    if serials is None or end is None:
+    if serials is None or end is None or start.year < _FIRST_YEAR:
         raise AttestationError(
             Reason.CRL_FORMAT,
             f"{what} must have a number, its issuer's key identifier and a next update, and nothing that this release "
@@ -229,7 +230,8 @@ def _load(text: bytes) -> x509.Certificate:
     certificate = x509.load_der_x509_certificate(der)
     # Read here, as they are parsed only when asked for.
     _ = certificate.extensions, certificate.subject, certificate.issuer, certificate.public_key()
-    if certificate.version != x509.Version.v3 or not 0 < certificate.serial_number < 1 << _MAX_SERIAL_BITS:
+    is_v3, since = certificate.version == x509.Version.v3, certificate.not_valid_before_utc.year
+    if not is_v3 or since < _FIRST_YEAR or not 0 < certificate.serial_number < 1 << _MAX_SERIAL_BITS:
         raise ValueError
     return certificate
 
