@@ -514,6 +514,24 @@ CONSTRAINTS = [
     ),
 ]
 
+
+def root_named_by_its_word_alone() -> dict[str, object]:
+    """All others are named by that word and their role, as if the root had said its own."""
+    names = {
+        f"{part}__subject": getattr(BASE, part).subject.replace(f"{VENDOR} ", VENDOR) for part in ("pck_ca", "pck")
+    }
+    signer = TCB_SIGNER_NAME.replace(f"{VENDOR} ", VENDOR)
+    return {
+        **names,
+        **both_roots(subject=VENDOR, issuer=VENDOR),
+        **both_signers(subject=signer, issuer=VENDOR),
+        "pck_ca__issuer": VENDOR,
+        "root_crl__issuer": VENDOR,
+        "pck__issuer": names["pck_ca__subject"],
+        "pck_crl__issuer": names["pck_ca__subject"],
+    }
+
+
 ROLES = [
     attack("PCK with the name of a TCB signer", "certificate-role", True, pck__subject=TCB_SIGNER_NAME),
     attack("PCK with a name that begins alike", "certificate-role", True, pck__subject=PCK_NAME + "s"),
@@ -535,16 +553,7 @@ ROLES = [
         pck__issuer="Intel SGX PCK Platform CA",
         pck_crl__issuer="Intel SGX PCK Platform CA",
     ),
-    attack(
-        "root with another name",
-        "certificate-role",
-        True,
-        **both_roots(subject=VENDOR, issuer=VENDOR),
-        pck_ca__issuer=VENDOR,
-        tcb_signer__issuer=VENDOR,
-        qe_identity_signer__issuer=VENDOR,
-        root_crl__issuer=VENDOR,
-    ),
+    attack("root with the vendor's word for a name", "certificate-role", True, **root_named_by_its_word_alone()),
     attack(
         "TCB signer of another vendor than its root",
         "tcb-signer",
@@ -585,6 +594,7 @@ DELTA_CRL = extension("2.5.29.27", integer(1), critical=True)
 ISSUING_POINT = extension("2.5.29.28", sequence(tlv(0x81, b"\xff")), critical=True)  # for user certificates only
 
 SISTER_CA = replace(BASE.pck_ca, key="sister", serial=0x2012)
+RENEWED_ROOT = replace(BASE.root, serial=0x1002)
 RENEWED_CA = replace(BASE.pck_ca, serial=0x2032)
 RENAMED_CA = replace(RENEWED_CA, subject=f"{VENDOR} SGX PCK Processor CA")
 PROCESSOR_CA = replace(BASE.pck_ca, subject=f"{VENDOR} SGX PCK Processor CA", key="processor ca", serial=0x2022)
@@ -642,6 +652,20 @@ CRLS = [
         pck_crl_chain=(PROCESSOR_CA, "root"),
     ),
     attack("root revoked by its own CRL", "root-untrusted", False, root_crl__revoked=(1, BASE.root.serial)),
+    attack(
+        "root revoked, by the certificate of the quote",
+        "root-untrusted",
+        True,
+        pck_chain=("pck", "pck_ca", RENEWED_ROOT),
+        root_crl__revoked=(RENEWED_ROOT.serial,),
+    ),
+    attack(
+        "root revoked, by the certificate of the collateral",
+        "root-untrusted",
+        True,
+        tcb_info_chain=("tcb_signer", RENEWED_ROOT),
+        root_crl__revoked=(RENEWED_ROOT.serial,),
+    ),
     attack("PCK revoked", "pck-revoked", False, pck_crl__revoked=(1, BASE.pck.serial, 9)),
     attack("PCK CA revoked", "pck-ca-revoked", False, root_crl__revoked=(1, BASE.pck_ca.serial, 9)),
     attack("TCB signer revoked", "tcb-signer-revoked", False, root_crl__revoked=(1, BASE.tcb_signer.serial, 9)),
