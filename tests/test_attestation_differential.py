@@ -7,12 +7,10 @@ differ ours must be the stricter, for a reason that has a name here. All comes f
 
 from __future__ import annotations
 
-import base64
 import datetime
 import functools
 import json
 import random
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -721,7 +719,6 @@ def _has_another_cpusvn(built: Built) -> bool:
     return [int.from_bytes(value, "big") if value else None for value in components] != list(found.cpu_svn)
 
 
-_PEM_BLOCK = re.compile(b"-----BEGIN CERTIFICATE-----([^-]+)-----END")
 LENGTHS = {"quote with more behind it", "length in the quote", "quote of two machines"}
 CHAINS_OF_SIGNERS = {"tcb_info_chain", "qe_identity_chain", "tcb_info_issuer_chain", "qe_identity_issuer_chain"}
 SIGNERS = ("tcb_signer", "qe_identity_signer")
@@ -814,21 +811,12 @@ LAXER: Mapping[str, Callable[[Mutation, str], bool]] = {
     "the last second of a CRL": lambda m, theirs: (
         "CrlExpired" in theirs and f"next_update: UnixTime({m.built.now_seconds}) }}" in theirs
     ),
-    # X.509 has years from 1950 on; rustls-webpki counts from 1970.
-    "certificates older than 1970": lambda m, theirs: "BadDerTime" in theirs and _has_a_date_before_1970(m.built),
     # The other side of "components of the platform".
     "CPUSVN lower than the components": lambda m, theirs: (
         theirs.endswith(("No matching TCB level found", "TCB status is invalid: Revoked"))
         and _has_another_cpusvn(m.built)
     ),
 }
-
-
-def _has_a_date_before_1970(built: Built) -> bool:
-    """Whether a certificate holds a UTCTime of 1950 to 1969, which is well formed."""
-    chains = [built.quote, *(text.encode() for name, text in built.collateral.items() if name.endswith("_chain"))]
-    ders = [base64.b64decode(block) for chain in chains for block in _PEM_BLOCK.findall(chain)]
-    return any(re.search(rb"\x17\x0d[56][0-9]{11}Z", der) for der in ders)
 
 
 def _differs_in_the_root(built: Built) -> bool:
