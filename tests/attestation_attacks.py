@@ -67,6 +67,9 @@ BASE = Scenario()
 NONCE = BASE.claims.nonce
 SECOND = datetime.timedelta(seconds=1)
 
+# How the warnings of `cryptography` about certificates that only attackers have begin.
+ODD_CERTIFICATES = ("Parsed a serial number which wasn't positive", "Attribute's length must be")
+
 # Everything a policy can ask for is asked for.
 POLICY: dict[str, Any] = {
     "mrenclave": BASE.report.mrenclave.hex(),
@@ -244,6 +247,7 @@ FORM = [
     attack("claims: platform unknown", "claims-format", True, claims__platform=4),
     attack("claims: obliviousness unknown", "claims-format", True, claims__obliviousness=2),
     attack("claims: rollback unknown", "claims-format", True, claims__rollback=1),
+    attack("claims: epoch 0", "claims-format", True, claims__epoch=0),
     attack("claims: version 2", "claims-version", True, claims__version=2),
     attack("claims: version 0", "claims-version", True, claims__version=0),
 ]
@@ -329,6 +333,8 @@ def both_signers(**fields: object) -> dict[str, object]:
     return {f"{part}__{name}": value for part in parts for name, value in fields.items()}
 
 
+ECDSA_SHA256, ECDSA_SHA384 = "1.2.840.10045.4.3.2", "1.2.840.10045.4.3.3"
+
 CHAIN = [
     attack("a whole PKI of the attacker's under the same names", "root-untrusted", False, **by_attacker()),
     attack(
@@ -382,6 +388,23 @@ CHAIN = [
         pck_chain=("pck", "tcb_signer", "root"),
         pck_crl__issuer=TCB_SIGNER_NAME,
         pck_crl__signer="tcb signer",
+    ),
+    attack("two NULs behind the chain", "chain-invalid", True, certification_tail=b"\0\0"),
+    attack("PCK of 1965", "chain-invalid", False, pck__not_before=NOW.replace(year=1965)),
+    attack("PCK with the serial number 0", "chain-invalid", True, pck__serial=0),
+    attack("PCK with a negative serial number", "chain-invalid", True, pck__serial=-1),
+    attack("PCK with a serial number of 161 bits", "chain-invalid", True, pck__serial=1 << 160),
+    attack(
+        "PCK that is signed with SHA-256 and says SHA-384 inside",
+        "chain-invalid",
+        False,
+        pck__edit=lambda body: body.replace(oid(ECDSA_SHA256), oid(ECDSA_SHA384), 1),
+    ),
+    attack(
+        "PCK CRL that is signed with SHA-256 and says SHA-384 inside",
+        "crl-format",
+        False,
+        pck_crl__edit_body=lambda body: body.replace(oid(ECDSA_SHA256), oid(ECDSA_SHA384), 1),
     ),
     attack(
         "text between the certificates",
@@ -467,6 +490,12 @@ CONSTRAINTS = [
         **both_signers(more=(extension("1.3.6.1.4.1.99999.1", b"\5\0", critical=True),)),
     ),
     attack(
+        "PCK CA whose basicConstraints are not critical",
+        "certificate-constraints",
+        True,
+        pck_ca__constraints_critical=False,
+    ),
+    attack(
         "PCK for TLS servers",
         "certificate-constraints",
         True,
@@ -485,6 +514,24 @@ CONSTRAINTS = [
         pck__more=(extension("2.5.29.19", sequence(boolean(True)), critical=True),),
     ),
 ]
+
+
+def root_named_by_its_word_alone() -> dict[str, object]:
+    """All others are named by that word and their role, as if the root had said its own."""
+    names = {
+        f"{part}__subject": getattr(BASE, part).subject.replace(f"{VENDOR} ", VENDOR) for part in ("pck_ca", "pck")
+    }
+    signer = TCB_SIGNER_NAME.replace(f"{VENDOR} ", VENDOR)
+    return {
+        **names,
+        **both_roots(subject=VENDOR, issuer=VENDOR),
+        **both_signers(subject=signer, issuer=VENDOR),
+        "pck_ca__issuer": VENDOR,
+        "root_crl__issuer": VENDOR,
+        "pck__issuer": names["pck_ca__subject"],
+        "pck_crl__issuer": names["pck_ca__subject"],
+    }
+
 
 ROLES = [
     attack("PCK with the name of a TCB signer", "certificate-role", True, pck__subject=TCB_SIGNER_NAME),
@@ -507,6 +554,7 @@ ROLES = [
         pck__issuer="Intel SGX PCK Platform CA",
         pck_crl__issuer="Intel SGX PCK Platform CA",
     ),
+    attack("root with the vendor's word for a name", "certificate-role", True, **root_named_by_its_word_alone()),
     attack(
         "TCB signer of another vendor than its root",
         "tcb-signer",
@@ -547,6 +595,9 @@ DELTA_CRL = extension("2.5.29.27", integer(1), critical=True)
 ISSUING_POINT = extension("2.5.29.28", sequence(tlv(0x81, b"\xff")), critical=True)  # for user certificates only
 
 SISTER_CA = replace(BASE.pck_ca, key="sister", serial=0x2012)
+RENEWED_ROOT = replace(BASE.root, serial=0x1002)
+RENEWED_CA = replace(BASE.pck_ca, serial=0x2032)
+RENAMED_CA = replace(RENEWED_CA, subject=f"{VENDOR} SGX PCK Processor CA")
 PROCESSOR_CA = replace(BASE.pck_ca, subject=f"{VENDOR} SGX PCK Processor CA", key="processor ca", serial=0x2022)
 
 CRLS = [
@@ -577,7 +628,10 @@ CRLS = [
     attack("PCK CRL for some certificates only", "crl-format", False, pck_crl__more=(ISSUING_POINT,)),
     attack("root CRL that is none", "crl-format", False, root_crl__edit=lambda der: bytes(64)),
     attack("PCK CRL with a byte after it", "crl-format", False, pck_crl__edit=lambda der: der + b"\0"),
+    attack("PCK CRL of 1965", "crl-format", False, pck_crl__this_update=NOW.replace(year=1965)),
     attack("PCK CRL without a number", "crl-format", True, pck_crl__number=None),
+    attack("PCK CRL with a number of 21 bytes", "crl-format", False, pck_crl__number=1 << 160),
+    attack("root CRL with a negative number", "crl-format", False, root_crl__number=-1),
     attack(
         "PCK CRL with a critical extension of an entry",
         "crl-format",
@@ -599,9 +653,58 @@ CRLS = [
         pck_crl=Crl(PROCESSOR_CA.subject, "processor ca"),
         pck_crl_chain=(PROCESSOR_CA, "root"),
     ),
+    attack("root revoked by its own CRL", "root-untrusted", False, root_crl__revoked=(1, BASE.root.serial)),
+    attack(
+        "root revoked, by the certificate of the quote",
+        "root-untrusted",
+        True,
+        pck_chain=("pck", "pck_ca", RENEWED_ROOT),
+        root_crl__revoked=(RENEWED_ROOT.serial,),
+    ),
+    attack(
+        "root revoked, by the certificate of the collateral",
+        "root-untrusted",
+        True,
+        tcb_info_chain=("tcb_signer", RENEWED_ROOT),
+        root_crl__revoked=(RENEWED_ROOT.serial,),
+    ),
     attack("PCK revoked", "pck-revoked", False, pck_crl__revoked=(1, BASE.pck.serial, 9)),
     attack("PCK CA revoked", "pck-ca-revoked", False, root_crl__revoked=(1, BASE.pck_ca.serial, 9)),
     attack("TCB signer revoked", "tcb-signer-revoked", False, root_crl__revoked=(1, BASE.tcb_signer.serial, 9)),
+    attack(
+        "signer of the TCB info revoked",
+        "tcb-signer-revoked",
+        False,
+        tcb_signer__serial=0x4005,
+        root_crl__revoked=(0x4005,),
+    ),
+    attack(
+        "PCK CA revoked, by the certificate of the quote",
+        "pck-ca-revoked",
+        False,
+        pck_crl_chain=(RENEWED_CA, "root"),
+        root_crl__revoked=(BASE.pck_ca.serial,),
+    ),
+    attack(
+        "PCK CA revoked, by the certificate of the collateral",
+        "pck-ca-revoked",
+        True,
+        pck_crl_chain=(RENEWED_CA, "root"),
+        root_crl__revoked=(RENEWED_CA.serial,),
+    ),
+    attack(
+        "PCK CA of the collateral expired",
+        "certificate-expired",
+        True,
+        pck_crl_chain=(replace(RENEWED_CA, not_after=NOW - SECOND), "root"),
+    ),
+    attack(
+        "PCK CRL of the PCK CA's key under another name",
+        "crl-issuer",
+        False,
+        pck_crl__issuer=RENAMED_CA.subject,
+        pck_crl_chain=(RENAMED_CA, "root"),
+    ),
     attack(
         "signer of the QE identity revoked",
         "tcb-signer-revoked",
@@ -931,6 +1034,18 @@ FORMAT = [
         for name in json.loads(BASE.qe_identity.text)
     ),
     attack("TCB info: no levels", "tcb-info-format", False, **before("tcb_info", set_json("tcbLevels", to=[]))),
+    attack(
+        "TCB info: a level twice",
+        "tcb-info-format",
+        True,
+        **before("tcb_info", set_json("tcbLevels", to=lambda levels: [levels[0], *levels])),
+    ),
+    attack(
+        "TCB info: an unknown key 20 deep",
+        "tcb-info-format",
+        True,
+        **text_of("tcb_info", '"id"', '"x":' + "[" * 20 + "]" * 20 + ',"id"'),
+    ),
     attack(
         "TCB info: 15 components",
         "tcb-info-format",
