@@ -233,7 +233,7 @@ def _of_connection(error: object, url: str, what: str) -> Exception:
         return _failed(
             what,
             url,
-            f"its certificate is not trusted: {error.verify_message}",
+            f"its certificate is not trusted: {error.verify_message.rstrip('.')}",
             "if it is a PCCS of your own, give its certificate, or that of its CA, as ca_file",
         )
     if isinstance(error, http.client.HTTPException) and not isinstance(
