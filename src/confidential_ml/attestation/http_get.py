@@ -76,14 +76,15 @@ def checked_url(url: object, argument: str) -> str:
     """
     if not isinstance(url, str):
         raise InvalidInputError(f"{argument} must be text, not {type(url).__name__}")
-    # Never shown: what is wrong may be a password in it.
     if not _URL.fullmatch(url):  # and not shown: what is wrong may be a password in it
         raise InvalidInputError(
             f"{argument} must be like https://host:port/path, without user, query and fragment, in ASCII"
         )
     parts = urllib.parse.urlsplit(url)
     try:
-        is_loopback = _is_loopback(parts.hostname or "")
+        host = parts.hostname or ""
+        is_loopback = _is_loopback(host)
+        host.encode("idna")  # as connecting would; refuses labels that are empty or too long
         if parts.port == 0:
             raise ValueError
     except ValueError:
