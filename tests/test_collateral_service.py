@@ -993,6 +993,15 @@ def test_a_certificate_is_believed_by_its_own_ca_alone(
     assert (len(service.asked), clock.slept) == (asked, [])
 
 
+def test_the_default_that_programs_change_is_not_used(
+    serve: Callable[..., Service], simulated: Machine, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssl, "_create_default_https_context", ssl._create_unverified_context)
+    service = serve(simulated.collateral, tls=certificate(tmp_path, "ours", own_ca=True).server)
+    with pytest.raises(CollateralError, match="its certificate is not trusted"):
+        CollateralService(service.url, clock=clock, max_age=0 * DAY).collateral(simulated.quote)
+
+
 def test_a_certificate_of_another_host_or_time(
     serve: Callable[..., Service], simulated: Machine, clock: Clock, tmp_path: Path
 ) -> None:

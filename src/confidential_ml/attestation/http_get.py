@@ -112,10 +112,10 @@ class HttpGet:
 
     Parameters
     ----------
-    host
-        Which one.
+    url
+        Any of that host.
     context
-        Whose certificates to believe.
+        Whose certificates to believe; by default the CAs of the system.
     timeout
         Seconds for one attempt, from connecting to the last byte.
     retries
@@ -126,9 +126,9 @@ class HttpGet:
 
     def __init__(
         self,
-        host: str,
+        url: str,
         *,
-        context: ssl.SSLContext,
+        context: ssl.SSLContext | None = None,
         timeout: float,
         retries: int,
         clock: Callable[[], datetime.datetime],
@@ -138,7 +138,11 @@ class HttpGet:
         # No handler of redirects, so that none is followed.
         self._opener = urllib.request.OpenerDirector()
         self._opener.addheaders = [("User-Agent", "confidential_ml")]
-        self._opener.add_handler(urllib.request.ProxyHandler({} if _is_loopback(host) else None))
+        parts = urllib.parse.urlsplit(url)
+        self._opener.add_handler(urllib.request.ProxyHandler({} if _is_loopback(parts.hostname or "") else None))
+        # Loading the CAs takes a while. Never left to http.client, whose default a program can change for all.
+        if context is None and parts.scheme == "https":
+            context = ssl.create_default_context()
         self._opener.add_handler(_Handler(context))
 
     def get(self, url: str, what: str) -> Response:
@@ -258,7 +262,7 @@ class _Handler(urllib.request.AbstractHTTPHandler):
 
     http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, context: ssl.SSLContext | None) -> None:
         super().__init__()
         self._tls = functools.partial(http.client.HTTPSConnection, context=context)
 
