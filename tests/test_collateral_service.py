@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import email.utils
 import http.server
@@ -688,11 +689,15 @@ def test_a_connection_that_is_refused_is_tried_again(clock: Clock, simulated: Ma
     assert len(clock.slept) == 2
 
 
-def test_a_host_without_address(clock: Clock, simulated: Machine) -> None:
+def test_a_host_without_address(clock: Clock, simulated: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
     service = CollateralService(
-        f"https://no-such-host.invalid{API}", retries=1, clock=clock, sleep=clock.sleep, max_age=0 * DAY
+        f"https://pccs.example{API}", retries=1, clock=clock, sleep=clock.sleep, max_age=0 * DAY
     )
-    with pytest.raises(CollateralError, match=r"from https://no-such-host.invalid/\S+: the connection failed"):
+    with pytest.raises(CollateralError, match=r"from https://pccs.example/\S+: the connection failed: Name or service"):
         service.collateral(simulated.quote)
     assert len(clock.slept) == 1
 
@@ -936,6 +941,10 @@ class Certificate:
     own_file: Path
 
 
+def _name_of(host: str) -> x509.GeneralName:
+    return x509.IPAddress(ipaddress.ip_address(host)) if host[0].isdigit() else x509.DNSName(host)
+
+
 def certificate(place: Path, name: str, *, own_ca: bool, host: str = "127.0.0.1", days: int = 7) -> Certificate:
     now = datetime.datetime.now(datetime.UTC)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -949,7 +958,7 @@ def certificate(place: Path, name: str, *, own_ca: bool, host: str = "127.0.0.1"
 
     # As PCCS's instructions make it: no extension but the name.
     leaf = builder(subject, key.public_key()).add_extension(
-        x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))]), critical=False
+        x509.SubjectAlternativeName([_name_of(host)]), critical=False
     )
     signed = leaf.sign(ca_key if own_ca else key, hashes.SHA256())
     ca = builder(issuer, ca_key.public_key()).add_extension(x509.BasicConstraints(True, None), critical=True)
@@ -982,6 +991,15 @@ def test_a_certificate_is_believed_by_its_own_ca_alone(
         ):
             CollateralService(service.url, ca_file=ca_file, **options).collateral(simulated.quote)
     assert (len(service.asked), clock.slept) == (asked, [])
+
+
+def test_the_default_that_programs_change_is_not_used(
+    serve: Callable[..., Service], simulated: Machine, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssl, "_create_default_https_context", ssl._create_unverified_context)
+    service = serve(simulated.collateral, tls=certificate(tmp_path, "ours", own_ca=True).server)
+    with pytest.raises(CollateralError, match="its certificate is not trusted"):
+        CollateralService(service.url, clock=clock, max_age=0 * DAY).collateral(simulated.quote)
 
 
 def test_a_certificate_of_another_host_or_time(
@@ -1051,6 +1069,45 @@ def test_proxies_are_used_but_not_to_this_machine(
     assert "secret" not in str(caught.value)
 
 
+def test_what_comes_through_a_proxy_is_checked_as_ever(
+    serve: Callable[..., Service], simulated: Machine, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = certificate(tmp_path, "ours", own_ca=True, host="pccs.example")
+    service = serve(simulated.collateral, tls=ours.server)
+
+    class Proxy(_Handler):
+        def do_CONNECT(self) -> None:
+            with socket.create_connection(("127.0.0.1", service.server_port)) as there:
+                self.send_response(200)
+                self.end_headers()
+                back = threading.Thread(target=relay, args=(there, self.connection), daemon=True)
+                back.start()
+                relay(self.connection, there)
+                back.join()
+            self.close_connection = True
+
+    def relay(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while part := source.recv(1 << 16):
+                target.sendall(part)
+            target.shutdown(socket.SHUT_WR)
+
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.server_port}")
+        options: dict[str, Any] = {"max_age": 0 * DAY, "clock": clock, "sleep": clock.sleep}
+        through = CollateralService(f"https://pccs.example{API}", ca_file=ours.ca_file, **options)
+        assert through.collateral(simulated.quote) == simulated.collateral
+        with pytest.raises(CollateralError, match=r"not trusted: .*Hostname mismatch"):
+            CollateralService(f"https://other.example{API}", ca_file=ours.ca_file, **options).collateral(
+                simulated.quote
+            )
+        proxy.shutdown()
+    assert service.paths == DOCUMENTS
+
+
 # ---- arguments ------------------------------------------------------------------------------------------------------
 
 
@@ -1073,6 +1130,8 @@ def test_proxies_are_used_but_not_to_this_machine(
         f"https://pccs.exämple{API}",
         f"https://{API}",
         f"https://127.1{API}",
+        f"https://a..b{API}",
+        f"https://{'a' * 64}.example{API}",
         f"https://[::1{API}",
         f"https://[::zz]{API}",
         "https://pccs.example",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from confidential_ml.simulated_platform import SimulatedPlatform
 from confidential_ml.xgboost_format import to_flat_model
 
 ROOT = Path(__file__).parent.parent
@@ -75,6 +76,39 @@ def installed(wheel: Path, without_tools: dict[str, str], tmp_path_factory: pyte
         "\n".join(path for path in sys.path if path.endswith(("site-packages", "dist-packages"))), encoding="utf-8"
     )
     return python
+
+
+# What a relying party does: verify, refuse, keep collateral, ask for it.
+VERIFY = """
+import os, pathlib, sys
+from confidential_ml.attestation import AttestationError, Collateral, TrustRoot, verify_quote
+from confidential_ml.attestation.collateral_service import CollateralService
+quote, collateral, key, directory = sys.argv[1:]
+quote, collateral = pathlib.Path(quote).read_bytes(), Collateral.load(collateral)
+root = TrustRoot("the root of the test", bytes.fromhex(key))
+print(verify_quote(quote, collateral, root=root).tcb_status)
+for changed, believed in ((quote, {}), (quote[:100] + b"x" + quote[101:], {"root": root})):
+    try:
+        verify_quote(changed, collateral, **believed)
+    except AttestationError as error:
+        print(error.reason)
+collateral.save(os.path.join(directory, "kept"))
+assert Collateral.load(os.path.join(directory, "kept")) == collateral
+CollateralService(cache_directory=directory)
+"""
+VERIFIED = ["UpToDate", "root-untrusted", "quote-signature"]
+
+
+@pytest.fixture(scope="module")
+def verification(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """The arguments of VERIFY."""
+    place = tmp_path_factory.mktemp("verification")
+    platform = SimulatedPlatform(place)
+    report = bytearray(384)
+    report[48] = 0x7  # INIT, DEBUG, MODE64
+    (place / "quote").write_bytes(platform.quote(bytes(report)))
+    platform.collateral().save(place / "collateral.json")
+    return [place / "quote", place / "collateral.json", platform.root.public_key.hex(), place]
 
 
 # ---- the wheel ------------------------------------------------------------------------------------------------------
@@ -159,6 +193,11 @@ def test_the_installed_half_works_and_says_what_it_lacks(installed: Path, tmp_pa
     assert digest == hashlib.sha256(to_flat_model(model)).hexdigest()
 
 
+def test_the_installed_half_verifies(installed: Path, verification: list[object], tmp_path: Path) -> None:
+    done = run([installed, "-I", "-W", "error", "-c", VERIFY, *verification], tmp_path)
+    assert (done.stdout.splitlines(), done.stderr) == (VERIFIED, "")
+
+
 # ---- Windows --------------------------------------------------------------------------------------------------------
 
 
@@ -216,6 +255,8 @@ for name in {MODULES_OF_POSIX!r} + ["confidential_ml._core"]:
 for module, names in {NAMES_OF_POSIX!r}.items():
     for name in names.split():
         vars(importlib.import_module(module)).pop(name, None)
+import ssl
+ssl.SSLContext.load_default_certs = lambda *_, **__: None  # of the store of Windows
 sys.platform = "win32"
 """
 
@@ -225,6 +266,12 @@ def test_every_module_imports_on_windows_as_far_as_can_be_told_here(tmp_path: Pa
     assert len(MODULES) > 15
     done = run([sys.executable, "-W", "error", "-c", code], tmp_path, {**os.environ, "PYTHONPATH": str(PACKAGE.parent)})
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_verifying_asks_nothing_of_posix(verification: list[object], tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    done = run([sys.executable, "-W", "error", "-c", AS_ON_WINDOWS + VERIFY, *verification], tmp_path, env)
+    assert (done.stdout.splitlines(), done.stderr) == (VERIFIED, "")
 
 
 def test_the_emulation_of_windows_notices_what_is_posix(tmp_path: Path) -> None:

@@ -107,15 +107,15 @@ class CollateralService:
         self._is_early, self._clock = update == "early", clock
         self._cache = _cache(cache_directory, max_age)
 
-        def asks(host: str, context: ssl.SSLContext) -> HttpGet:
-            return HttpGet(host, context=context, timeout=timeout, retries=retries, clock=clock, sleep=sleep)
+        context = None if ca_file is None else _context_of(ca_file)
 
-        context = ssl.create_default_context() if ca_file is None else _context_of(ca_file)
-        host, root_host = (urllib.parse.urlsplit(one) for one in (self._url, self._root_ca_crl_url))
-        self._service = asks(host.hostname or "", context)
-        # A PCCS's own certificate says nothing about Intel's host.
-        is_same = ca_file is None or host.netloc == root_host.netloc
-        self._root_service = asks(root_host.hostname or "", context if is_same else ssl.create_default_context())
+        def asks(one: str) -> HttpGet:
+            # A PCCS's own certificate says nothing about another host.
+            is_service = urllib.parse.urlsplit(one).netloc == urllib.parse.urlsplit(self._url).netloc
+            trusted = context if is_service else None
+            return HttpGet(one, context=trusted, timeout=timeout, retries=retries, clock=clock, sleep=sleep)
+
+        self._service, self._root_service = asks(self._url), asks(self._root_ca_crl_url)
 
     def collateral(self, quote: bytes, *, refresh: bool = False) -> Collateral:
         """What `quote` is verified with: from disk if there and neither too old nor expired, else from the service.

@@ -76,14 +76,15 @@ def checked_url(url: object, argument: str) -> str:
     """
     if not isinstance(url, str):
         raise InvalidInputError(f"{argument} must be text, not {type(url).__name__}")
-    # Never shown: what is wrong may be a password in it.
     if not _URL.fullmatch(url):  # and not shown: what is wrong may be a password in it
         raise InvalidInputError(
             f"{argument} must be like https://host:port/path, without user, query and fragment, in ASCII"
         )
     parts = urllib.parse.urlsplit(url)
     try:
-        is_loopback = _is_loopback(parts.hostname or "")
+        host = parts.hostname or ""
+        is_loopback = _is_loopback(host)
+        host.encode("idna")  # as connecting would; refuses labels that are empty or too long
         if parts.port == 0:
             raise ValueError
     except ValueError:
@@ -111,10 +112,10 @@ class HttpGet:
 
     Parameters
     ----------
-    host
-        Which one.
+    url
+        Any of that host.
     context
-        Whose certificates to believe.
+        Whose certificates to believe; by default the CAs of the system.
     timeout
         Seconds for one attempt, from connecting to the last byte.
     retries
@@ -125,9 +126,9 @@ class HttpGet:
 
     def __init__(
         self,
-        host: str,
+        url: str,
         *,
-        context: ssl.SSLContext,
+        context: ssl.SSLContext | None = None,
         timeout: float,
         retries: int,
         clock: Callable[[], datetime.datetime],
@@ -137,7 +138,11 @@ class HttpGet:
         # No handler of redirects, so that none is followed.
         self._opener = urllib.request.OpenerDirector()
         self._opener.addheaders = [("User-Agent", "confidential_ml")]
-        self._opener.add_handler(urllib.request.ProxyHandler({} if _is_loopback(host) else None))
+        parts = urllib.parse.urlsplit(url)
+        self._opener.add_handler(urllib.request.ProxyHandler({} if _is_loopback(parts.hostname or "") else None))
+        # Loading the CAs takes a while. Never left to http.client, whose default a program can change for all.
+        if context is None and parts.scheme == "https":
+            context = ssl.create_default_context()
         self._opener.add_handler(_Handler(context))
 
     def get(self, url: str, what: str) -> Response:
@@ -233,7 +238,7 @@ def _of_connection(error: object, url: str, what: str) -> Exception:
         return _failed(
             what,
             url,
-            f"its certificate is not trusted: {error.verify_message}",
+            f"its certificate is not trusted: {error.verify_message.rstrip('.')}",
             "if it is a PCCS of your own, give its certificate, or that of its CA, as ca_file",
         )
     if isinstance(error, http.client.HTTPException) and not isinstance(
@@ -257,7 +262,7 @@ class _Handler(urllib.request.AbstractHTTPHandler):
 
     http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, context: ssl.SSLContext | None) -> None:
         super().__init__()
         self._tls = functools.partial(http.client.HTTPSConnection, context=context)
 
