@@ -1,6 +1,7 @@
 // Writes inputs for ecalls_fuzz to start from into the directory named: every kind of model, sealed, loaded
 // and predicted with, and loaded again with a few bytes changed.
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -66,6 +67,67 @@ void add_load_patched(std::vector<uint16_t> offsets, int8_t size_change, Input* 
   }
 }
 
+// The bytes of a plaintext of either kind are put right by kFixFields.
+void add_request(uint8_t kind, uint8_t fix, const Bytes& plaintext, Input* input,
+                 fuzz::SealedRequestStep step = {}) {
+  step.kind = kind;
+  step.fix = static_cast<uint8_t>(fix | fuzz::kFixHeader | fuzz::kFixPadding);
+  step.answer_size = 1000;
+  step.size = static_cast<uint16_t>(plaintext.size());
+  input->add(fuzz::kSealedRequest, step);
+  input->append(plaintext.data(), plaintext.size());
+}
+
+Bytes predict_plaintext(uint8_t flags, bool with_base_margin) {
+  Bytes plaintext(40 + 50 * 4, 0x3f);
+  std::fill_n(plaintext.begin(), 40, uint8_t{0});
+  plaintext[0] = flags;
+  plaintext[24] = with_base_margin;
+  return plaintext;
+}
+
+Input requests(const Bytes& flat) {
+  Input input;
+  Bytes provision(128 + 3);
+  provision[0] = provision[6] = 3;  // MRSIGNER, an id of 3 characters
+  provision.insert(provision.end(), flat.begin(), flat.end());
+  add_request(2, fuzz::kFixFields | fuzz::kFixFlat, provision, &input);
+  add_request(2, fuzz::kFixFields | fuzz::kFixOwner, provision, &input);
+  for (const uint8_t flags : {uint8_t{0}, uint8_t{1}, uint8_t{2}, uint8_t{3}}) {
+    add_request(1, fuzz::kFixFields, predict_plaintext(flags, flags % 2 == 1), &input);
+  }
+  input.add(fuzz::kEvidence, fuzz::EvidenceStep{3, 0, 2000});
+  input.append("abc", 3);
+  const Bytes plaintext = predict_plaintext(0, false);
+  fuzz::SealedRequestStep step{};
+  step.times = 1;
+  add_request(1, fuzz::kFixFields, plaintext, &input, step);
+  step = {};
+  step.capacity_short = 1;
+  add_request(1, fuzz::kFixFields, plaintext, &input, step);
+  for (const uint16_t offset : {uint16_t{9}, uint16_t{60}, uint16_t{95}}) {
+    step = {};
+    step.patch = {offset, 0, 1};
+    add_request(1, fuzz::kFixFields, plaintext, &input, step);
+    step.patch = {0, 0, 0};
+    step.header_offset = static_cast<uint8_t>(offset);
+    step.header_xor = 1;
+    add_request(1, fuzz::kFixFields, plaintext, &input, step);
+  }
+  const uint8_t codes[] = {fuzz::kNewEpoch, fuzz::kNewEpoch, fuzz::kEndFormerEpoch};
+  for (const uint8_t code : codes) {
+    input.append(&code, 1);
+    for (const uint8_t epoch : {uint8_t{0}, uint8_t{1}, uint8_t{2}}) {
+      step = {};
+      step.epoch = epoch;
+      add_request(1, fuzz::kFixFields, plaintext, &input, step);
+    }
+  }
+  input.add(fuzz::kRawRequest, fuzz::RawRequestStep{1, fuzz::kFixHeader | fuzz::kFixPadding, 0, 0, 100});
+  input.append(plaintext.data(), 100);
+  return input;
+}
+
 Input one_of_everything(const Bytes& flat, uint8_t fix) {
   Input input;
   add_seal(flat, fix, &input);
@@ -77,9 +139,16 @@ Input one_of_everything(const Bytes& flat, uint8_t fix) {
     add_load_patched({offset}, 0, &input);
   }
   add_load_patched({}, 1, &input);
-  const uint8_t tail[] = {fuzz::kDescribe, 0, 144, fuzz::kIdentity, 72, fuzz::kStart, 0, fuzz::kUnload, 0};
+  const uint8_t tail[] = {fuzz::kDescribe, 0, 192, fuzz::kIdentity, 72, fuzz::kStart, 0, fuzz::kUnload, 0};
   input.append(tail, sizeof tail);
   return input;
+}
+
+bool write(const Input& input, const std::filesystem::path& path) {
+  std::ofstream file(path, std::ios::binary);
+  file.write(reinterpret_cast<const char*>(input.bytes().data()),
+             static_cast<std::streamsize>(input.bytes().size()));
+  return file.good();
 }
 
 }  // namespace
@@ -95,12 +164,10 @@ int main(int argc, char** argv) {
       model.base_score.assign(model.group_count, 0.5f);
       const Bytes flat = test::flat_bytes(model);
       if (flat.size() > 8000) continue;
-      const Input input = one_of_everything(flat, seed % 2 == 0 ? 0 : fuzz::kFixMagic | fuzz::kFixSize);
-      std::ofstream file(directory / (std::string(test::name_of(kind)) + std::to_string(seed)),
-                         std::ios::binary);
-      file.write(reinterpret_cast<const char*>(input.bytes().data()),
-                 static_cast<std::streamsize>(input.bytes().size()));
-      if (!file) return 1;
+      const std::string name = test::name_of(kind) + std::to_string(seed);
+      const auto fix = static_cast<uint8_t>(seed % 2 == 0 ? 0 : fuzz::kFixMagic | fuzz::kFixSize);
+      if (!write(one_of_everything(flat, fix), directory / name)) return 1;
+      if (!write(requests(flat), directory / (name + "Requests"))) return 1;
     }
   }
   return 0;

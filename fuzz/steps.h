@@ -15,11 +15,18 @@ enum Code : uint8_t {
   kDescribe,
   kIdentity,
   kStart,
+  kEvidence,
+  kNewEpoch,
+  kEndFormerEpoch,
+  kRawRequest,
+  kSealedRequest,
   kCodeCount
 };
 
 // What is put right before the call, so that the fuzzer gets past the checks it could hardly meet by chance.
 inline constexpr uint8_t kFixMagic = 1, kFixSize = 2, kFixDigest = 4;
+// Of requests: the header, or padding to a bucket; the plaintext's own fields; the flat model; the signature.
+inline constexpr uint8_t kFixHeader = 1, kFixPadding = 2, kFixFields = 4, kFixFlat = 8, kFixOwner = 16;
 
 // Seals the bytes that follow; what is accepted is loaded as well.
 struct SealStep {
@@ -62,6 +69,38 @@ struct PredictStep {
   uint8_t missing_buffers;  // bits: rows, base margin, predictions are NULL
   uint8_t float_count;
   uint8_t unused[3];
+};
+
+// Asks for evidence with `nonce_size` bytes that follow as the nonce.
+struct EvidenceStep {
+  uint8_t nonce_size;
+  uint8_t missing_buffers;  // bits: nonce, evidence, size are NULL
+  uint16_t capacity;
+};
+
+// Sends the bytes that follow, which nobody has encrypted to the enclave. Without further fields the codes
+// kNewEpoch and kEndFormerEpoch.
+struct RawRequestStep {
+  uint8_t kind;  // odd: a prediction, even: a model
+  uint8_t fix;
+  uint8_t missing_buffers;  // bits: request, answer, size, sealed model, its size are NULL
+  uint8_t capacity_short;
+  uint16_t size;
+};
+
+// Encrypts the bytes that follow as a client would, changes the result if `patch` says so, and sends it.
+struct SealedRequestStep {
+  uint8_t kind;   // of the header and, odd or even, of the ecall
+  uint8_t epoch;  // modulo 3: present, former, one that has ended
+  uint8_t fix;
+  uint8_t which;          // of the loaded models
+  uint32_t answer_size;   // modulo 1 MiB; made a bucket by kFixHeader
+  uint8_t header_offset;  // modulo the header's size, changed before the encryption
+  uint8_t header_xor;
+  uint8_t times;  // modulo 3: sent so many times more
+  uint8_t capacity_short;
+  Patch patch;
+  uint16_t size;
 };
 
 }  // namespace confidential_ml::fuzz

@@ -4,5 +4,5 @@ set -eu
 python=$(cd "$1" && pwd)/bin/python
 cmake --preset fuzz -DPython_EXECUTABLE="$python" > /dev/null
 cmake --build --preset fuzz
-mkdir -p build/fuzz/corpus
+build/fuzz/fuzz/make_corpus build/fuzz/corpus
 exec build/fuzz/fuzz/ecalls_fuzz -max_total_time="$2" -print_final_stats=1 build/fuzz/corpus

@@ -208,6 +208,11 @@ TEST_F(PredictRequestTest, SizesThatDoNotAddUpAreInvalid) {
                               UINT64_MAX - 99, (uint64_t{1} << 63)}) {
     EXPECT_EQ(Status::kRequestInvalid, status_with([&](auto* p) { p->base_margin_size = size; })) << size;
   }
+  // The fields alone, as far as 64 bits can tell, and then zeros.
+  EXPECT_EQ(Status::kRequestInvalid, status_with([](auto* p) {
+              std::fill(p->rows.begin(), p->rows.end(), 0.0f);
+              p->base_margin_size = UINT64_MAX - 59;
+            }));
   // 2^64 bytes, as far as 64 bits can tell.
   EXPECT_EQ(Status::kRequestInvalid, status_with([](auto* p) {
               p->row_count = uint64_t{1} << 32;
@@ -284,6 +289,10 @@ TEST_F(PredictRequestTest, RoundsOutOfRangeAreNamed) {
 }
 
 TEST_F(PredictRequestTest, BaseMarginsOfAnotherSizeAreNamed) {
+  for (const uint64_t size : {1u, 2u, 6u, 38u}) {  // zeros that might be padding
+    EXPECT_EQ(Status::kBaseMarginSizeWrong, status_with([&](auto* p) { p->base_margin_size = size; }))
+        << size;
+  }
   for (const size_t count : {1u, 5u, 9u, 11u, 15u}) {
     EXPECT_EQ(Status::kBaseMarginSizeWrong, status_with([&](auto* p) {
                 p->base_margin.assign(count, 1);
