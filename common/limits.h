@@ -32,4 +32,10 @@ inline constexpr uint64_t kMaxSealedModelSize = kMaxFlatModelSize + kMaxSealedHe
 inline constexpr size_t kMaxLoadedModels = 256;
 inline constexpr uint64_t kMaxPredictBytes = uint64_t{64} << 20;  // rows, base margin or predictions, each
 
+// Confidential requests, docs/protocol.md: padded plaintexts of a request and of an answer, requests of an
+// epoch.
+inline constexpr uint64_t kMaxRequestContent = uint64_t{144} << 20;  // holds the largest flat model
+inline constexpr uint64_t kMaxAnswerContent = uint64_t{72} << 20;    // holds kMaxPredictBytes
+inline constexpr uint32_t kMaxEpochRequests = 1u << 18;
+
 }  // namespace confidential_ml

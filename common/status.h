@@ -57,6 +57,12 @@ enum class Status : uint32_t {
   kRowsSizeWrong = 501,  // rows do not match the model's features, or too many at once
   kRoundsOutOfRange = 502,
   kBaseMarginSizeWrong = 503,
+
+  // Confidential requests (6xx), docs/protocol.md.
+  kRequestUnreadable = 601,  // not opened, for whatever reason
+  kRequestInvalid = 602,     // opened, but padding or fields are wrong
+  kAnswerTooSmall = 603,     // the answer does not fit the size the request named
+  kOwnerSignatureWrong = 604,
 };
 
 }  // namespace confidential_ml

@@ -118,6 +118,21 @@ StatusMeaning meaning_of(Status status) {
       return {"InvalidInputError", "iteration_range is outside the model's boosting rounds"};
     case Status::kBaseMarginSizeWrong:
       return {"InvalidInputError", "base_margin must hold one value per row and group"};
+    case Status::kRequestUnreadable:
+      return {"RequestUnreadableError",
+              "the enclave cannot read the request: it was changed on the way, sent twice, or encrypted to a "
+              "key that "
+              "the enclave does not have; get new evidence and send it again"};
+    case Status::kRequestInvalid:
+      return {"EnclaveError",
+              "the enclave opened the request but its fields are not those of docs/protocol.md; client and "
+              "enclave do "
+              "not match"};
+    case Status::kAnswerTooSmall:
+      return {"EnclaveError",
+              "the answer does not fit the size that the request named for it; name a larger one"};
+    case Status::kOwnerSignatureWrong:
+      return {"SealError", "the owner's signature is not over this model, version and id; sign them again"};
   }
   return {"EnclaveError",
           "the enclave answered with a status this library does not know; the library and its image do not "
