@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import operator
 import os
-import re
 import weakref
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NoReturn, SupportsIndex
 
-import numpy as np
-
 from confidential_ml import card
+from confidential_ml.arguments import (
+    checked_digest,
+    checked_flag,
+    checked_model_id,
+    checked_policy,
+    checked_round_range,
+    shaped_like_xgboost,
+)
 from confidential_ml.enclave import Enclave, default_enclave
 from confidential_ml.errors import EnclaveError, InvalidInputError, SealError, WrongEnclaveError
 from confidential_ml.flat_model import BOOSTER_NAMES, OBJECTIVE_NAMES
@@ -23,9 +28,7 @@ from confidential_ml.rows import FloatArray, as_base_margin, as_rows
 from confidential_ml.sealed_file import POLICIES, SealedInfo, parse_header, read_sealed, write_sealed
 from confidential_ml.xgboost_format import to_flat_model
 
-_MAX_ROUND = (1 << 32) - 1
 _MAX_THREADS = 1 << 16
-_DIGEST = re.compile("[0-9a-fA-F]{64}")
 _NAN = float("nan")  # by its identity predict() knows that `missing` was not given
 
 
@@ -75,22 +78,10 @@ def seal(
         If there is no enclave, or it has no room.
     """
     where = checked_path(path, "path")
-    if not isinstance(policy, str) or policy not in POLICIES:
-        shown = (
-            repr(policy)
-            if isinstance(policy, str) and policy.isalnum() and len(policy) <= 32
-            else type(policy).__name__
-        )
-        raise InvalidInputError(f"policy must be 'mrenclave' or 'mrsigner', not {shown}")
-    if not isinstance(model_id, str):
-        raise InvalidInputError(f"model_id must be text, not {type(model_id).__name__}")
-    if not model_id.isascii():
-        raise InvalidInputError(
-            "a model id has 1 to 64 characters of A-Z a-z 0-9 . _ - and starts with a letter or digit"
-        )
+    policy_number, name = checked_policy(policy), checked_model_id(model_id)
     flat = to_flat_model(model)
     used = _enclave_or_default(enclave)
-    sealed = used._core.seal_model(flat, model_id.encode("ascii"), POLICIES[policy])
+    sealed = used._core.seal_model(flat, name, policy_number)
     write_sealed(where, sealed)
     return parse_header(sealed, where)
 
@@ -213,7 +204,7 @@ class ConfidentialModel:
             If there is no enclave, or it has no room.
         """
         if expected_digest is not None:
-            expected_digest = _checked_digest(expected_digest)
+            expected_digest = checked_digest(expected_digest, "expected_digest")
         where = checked_path(path, "path")
         sealed = read_sealed(where)
         used = _enclave_or_default(enclave)
@@ -306,8 +297,8 @@ class ConfidentialModel:
                 return values
         if not self._finalizer.alive:
             raise EnclaveError("the model is closed; load the sealed file again")
-        output_margin = _checked_flag(output_margin, "output_margin")
-        strict_shape = _checked_flag(strict_shape, "strict_shape")
+        output_margin = checked_flag(output_margin, "output_margin")
+        strict_shape = checked_flag(strict_shape, "strict_shape")
         rows = as_rows(X, self._n_features, missing)
         begin, end = self._rounds(iteration_range)
         margins = as_base_margin(base_margin, rows.shape[0], self._n_groups)
@@ -324,19 +315,10 @@ class ConfidentialModel:
             margins,
             _thread_count(n_threads),
         )
-        if rows.shape[0] == 0:
-            return np.empty((0, 0), dtype=np.float32)
-        return predictions if strict_shape or columns > 1 else predictions.reshape(-1)
+        return shaped_like_xgboost(predictions, strict_shape=strict_shape)
 
     def _rounds(self, iteration_range: tuple[int, int] | None) -> tuple[int, int]:
-        if iteration_range is None:
-            return 0, 0
-        try:
-            begin, end = (operator.index(bound) for bound in iteration_range)
-        except (TypeError, ValueError):
-            raise InvalidInputError("iteration_range must be a pair of integers (begin, end)") from None
-        if begin < 0 or end < 0 or begin > _MAX_ROUND or end > _MAX_ROUND:
-            raise InvalidInputError(f"iteration_range is ({begin}, {end}); both must be from 0 to {_MAX_ROUND}")
+        begin, end = checked_round_range(iteration_range)
         if self._info.booster == "gblinear":
             if begin != 0:
                 raise InvalidInputError("iteration_range must begin at 0: a gblinear model has no trees to leave out")
@@ -389,19 +371,6 @@ class ConfidentialModel:
 def _closed(_: Any) -> Any:
     """In the place of a model's short way: what is wrong is said on the long one."""
     return NotImplemented
-
-
-def _checked_flag(value: object, name: str) -> bool:
-    # 0 and 1 too, which callers of XGBoost pass; an array would be true or false by chance.
-    if isinstance(value, (bool, np.bool_)) or (isinstance(value, int) and value in (0, 1)):
-        return bool(value)
-    raise InvalidInputError(f"{name} must be True or False, not {type(value).__name__}")
-
-
-def _checked_digest(digest: object) -> str:
-    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-        raise InvalidInputError("expected_digest must be a SHA-256 in hexadecimal: 64 digits")
-    return digest.lower()
 
 
 def _thread_count(n_threads: SupportsIndex | None) -> int:
