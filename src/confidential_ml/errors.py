@@ -15,6 +15,10 @@ __all__ = [
     "EnclaveError",
     "InvalidInputError",
     "ModelFormatError",
+    "ReceiptError",
+    "RemoteBusyError",
+    "RemoteError",
+    "RequestUnreadableError",
     "SealError",
     "UnsupportedVersionError",
     "WrongEnclaveError",
@@ -49,6 +53,10 @@ class EnclaveError(ConfidentialMLError):
     """The enclave could not be made or could not do what was asked: closed, forked, out of memory, CPU unsuitable."""
 
 
+class RequestUnreadableError(EnclaveError):
+    """The enclave cannot read a request: changed on the way, sent twice, or to a key it does not have (any more)."""
+
+
 class InvalidInputError(ConfidentialMLError, ValueError):
     """An argument cannot be used: shape, dtype, range or name."""
 
@@ -78,3 +86,15 @@ class AttestationError(ConfidentialMLError):
     def explain(self) -> str:
         """Every check up to the one that refused, a line each; the last begins with REFUSED."""
         return "\n".join([*self.steps, f"REFUSED {self}"])
+
+
+class RemoteError(ConfidentialMLError):
+    """A remote enclave could not be asked, or what came back is not its answer: cut short, changed, of another form."""
+
+
+class RemoteBusyError(RemoteError):
+    """The host has no room for the request now; it was not answered and can be sent again."""
+
+
+class ReceiptError(RemoteError):
+    """A receipt is malformed, not signed by the enclave, or not of what it was compared with."""
