@@ -244,15 +244,15 @@ class _Epochs:
         """Do what is due; whether an epoch began, and seconds until the next thing is due."""
         with self._lock:
             now = self._clock()
-            if self._grace_end is not None and now >= self._grace_end:
-                self._enclave.end_former_epoch()
-                self._grace_end = None
             is_new = now >= self._epoch_end
             if is_new:
                 self._enclave.new_epoch()
                 self._epoch_end = now + self._epoch_seconds
                 self._grace_end = now + self._grace_seconds
                 _logger.info("the enclave began a new epoch")
+            if self._grace_end is not None and now >= self._grace_end:
+                self._enclave.end_former_epoch()
+                self._grace_end = None
             next_time = self._epoch_end if self._grace_end is None else self._grace_end
             return is_new, next_time - now
 
