@@ -106,13 +106,14 @@ class ReferenceModel:
             raise StatusError(ROUNDS_WRONG)
         start = np.full((len(rows), self.groups), 0.5, np.float32) if margins is None else margins
         with np.errstate(all="ignore"):
-            sums = np.nansum(rows, axis=1, dtype=np.float32) * np.float32(end - begin)
-            found = (start + sums[:, None] * np.arange(1, self.groups + 1, dtype=np.float32)).astype(np.float32)
+            sums = np.where(np.isnan(rows), np.float32(0), rows).sum(axis=1, keepdims=True) * np.float32(end - begin)
+            found: Floats = (start + sums * np.arange(1, self.groups + 1, dtype=np.float32)).astype(np.float32)
         if output_margin:
             return found
         if self.values == self.groups:
-            return found * np.float32(2)
-        return np.argmax(found, axis=1).astype(np.float32).reshape(-1, self.values)
+            return (found * 2).astype(np.float32)
+        best: Floats = np.argmax(found, axis=1, keepdims=True).astype(np.float32)
+        return best
 
 
 class Epoch:
@@ -213,7 +214,7 @@ class ReferenceEnclave:
         return (sealed[0] if sealed else b""), answer
 
     def _open(self, request: bytes, kind: int) -> Opened:
-        if len(request) < 88 + 256 + 16 or len(request) > 88 + 16 + limits()["kMaxRequestContent"]:
+        if len(request) < 88 + 16 or len(request) > 88 + 16 + limits()["kMaxRequestContent"]:
             raise RequestUnreadableError
         header, enc = request[:56], request[56:88]
         version, suite, found_kind, zero, key_id, digest, answer_size, zero_too = struct.unpack("<HHHH8s32sII", header)
@@ -271,6 +272,7 @@ class ReferenceEnclave:
 
     def _predict(self, opened: Opened) -> tuple[bytes, bytes, bytes]:
         plaintext = opened.plaintext
+        _check_fields(plaintext, 40)
         flags, begin, end, features, row_count, margin_size, time = struct.unpack_from("<IIIIQQQ", plaintext)
         rows_end = 40 + row_count * features * 4
         content_end = rows_end + margin_size
@@ -298,6 +300,7 @@ class ReferenceEnclave:
 
     def _provision(self, opened: Opened) -> tuple[bytes, bytes]:
         plaintext = opened.plaintext
+        _check_fields(plaintext, 128)
         policy, zero, id_size, version, time, model_size, owner, signature = struct.unpack_from(
             "<IHHQQQ32s64s", plaintext
         )
@@ -353,6 +356,11 @@ class ReferenceEnclave:
     def restarted(self) -> ReferenceEnclave:
         """Another run of the same enclave: same models, other keys."""
         return ReferenceEnclave(self._platform, *self.models, max_epoch_requests=self._max_epoch_requests)
+
+
+def _check_fields(plaintext: bytes, size: int) -> None:
+    if len(plaintext) < size:
+        raise StatusError(REQUEST_INVALID)
 
 
 def _check_padding(plaintext: bytes, content_end: int) -> None:

@@ -33,6 +33,7 @@ from confidential_ml.request import Request
 
 UNREADABLE = None
 OK = 0
+Fields = dict[str, int | bytes]
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,13 @@ def encrypted(
     claims: Claims,
     plaintext: bytes,
     *,
-    header: dict[str, int | bytes] | None = None,
+    header: Fields | None = None,
     epoch_digest: bytes | None = None,
     label: bytes = b"confidential_ml request v1",
     aad: bytes | None = None,
 ) -> Request:
     """A request with any header and plaintext, encrypted as the document says unless told otherwise."""
-    fields: dict[str, int | bytes] = {"version": 1, "suite": 1, "kind": 1, "zero": 0, "key_id": claims.key_id}
+    fields: Fields = {"version": 1, "suite": 1, "kind": 1, "zero": 0, "key_id": claims.key_id}
     fields |= {"digest": bytes(32), "answer_size": 512, "last": 0, **(header or {})}
     packed = struct.pack("<HHHH8s32sII", *fields.values())
     digest = claims.epoch_digest if epoch_digest is None else epoch_digest
@@ -97,7 +98,8 @@ def unreadable(claims: Claims, digest: bytes, features: int) -> Iterator[Case]:
     """Requests that no enclave opens."""
     plaintext = padded(predict_content(features))
     good = encrypted(claims, plaintext, header={"digest": digest})
-    for field, value in (
+    largest = limits()["kMaxAnswerContent"]
+    broken: list[tuple[str, int | bytes]] = [
         *[
             ("version", 0),
             ("version", 2),
@@ -108,18 +110,20 @@ def unreadable(claims: Claims, digest: bytes, features: int) -> Iterator[Case]:
             ("zero", 1),
             ("last", 1),
         ],
-        *[("answer_size", 0), ("answer_size", 255), ("answer_size", 257), ("answer_size", 513)],
-        ("answer_size", limits()["kMaxAnswerContent"] + 1),
-        ("answer_size", limits()["kMaxAnswerContent"] // 9 * 10),
+        *[("answer_size", size) for size in (0, 255, 257, 513, largest + 1, largest // 9 * 10)],
         ("key_id", bytes(8)),
-    ):
-        header = {"digest": digest, field: value}
+    ]
+    for field, value in broken:
+        header: Fields = {"digest": digest, field: value}
         yield Case(f"{field} {value!r}", encrypted(claims, plaintext, header=header), UNREADABLE)
     for position in [*range(0, 56, 3), 56, 87, 88, len(good.message) - 17, len(good.message) - 16, -1]:
         yield Case(f"byte {position} changed", changed(good, position), UNREADABLE)
     for size in (0, 1, 55, 56, 87, 88, 103, 104, len(good.message) - 1):
         short = Request(good.message[:size], good.kind, good.answer_size, good.answer_secret)
         yield Case(f"cut to {size} bytes", short, UNREADABLE)
+    yield Case(
+        "kind 2 with a model digest", encrypted(claims, plaintext, header={"digest": digest, "kind": 2}), UNREADABLE
+    )
     longer = Request(good.message + b"\0", good.kind, good.answer_size, good.answer_secret)
     yield Case("a byte added", longer, UNREADABLE)
     header = {"digest": digest}
@@ -163,6 +167,9 @@ def predictions(claims: Claims, digest: bytes, features: int, groups: int, round
         ("padding not zero", content.ljust(size - 1, b"\0") + b"\1"),
         ("larger bucket", content.ljust(smallest_bucket(size + 1), b"\0")),
         ("no bucket", content.ljust(size + 1, b"\0")),
+        ("below the smallest bucket", content),
+        ("cut in its fields", content[:39]),
+        ("empty", b""),
     ):
         yield Case(name, encrypted(claims, plaintext, header={"digest": digest}), REQUEST_INVALID)
 

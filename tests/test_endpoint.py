@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import os
@@ -227,9 +228,11 @@ def test_only_so_many_requests_at_once(platform: SimulatedPlatform) -> None:
     endpoint = ConfidentialEndpoint(enclave, max_requests=2)
     requests = [request_to(enclave) for _ in range(3)]
     replies: list[bytes] = []
-    threads = in_threads(
-        [lambda one=one: replies.append(endpoint.handle(REQUEST + one.message)) for one in requests[:2]]
-    )
+
+    def ask(request: Request) -> None:
+        replies.append(endpoint.handle(REQUEST + request.message))
+
+    threads = in_threads([functools.partial(ask, one) for one in requests[:2]])
     for _ in threads:
         assert enclave.entered.acquire(timeout=20)
     assert endpoint.handle(REQUEST + requests[2].message) == TRY_LATER

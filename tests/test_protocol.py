@@ -438,7 +438,7 @@ def verified(received: Answer, claims: Claims, mrenclave: str = MRENCLAVE.hex(),
 
 def test_a_receipt_is_verified_offline(receipted: tuple[Request, Answer], claims: Claims) -> None:
     request, answer = receipted
-    everything = {"request": request.message, "answer": answer.content, "blind": answer.blind}
+    everything: dict[str, Any] = {"request": request.message, "answer": answer.content, "blind": answer.blind}
     assert verified(answer, claims, **everything) == parse_receipt(answer.receipt)
     assert verified(answer, claims).counter == 1
     assert verify_receipt(parse_receipt(answer.receipt), claims, MRENCLAVE.hex().upper(), **everything).counter == 1
@@ -473,7 +473,7 @@ def test_a_receipt_of_something_else_is_refused(
     receipted: tuple[Request, Answer], claims: Claims, what: dict[str, bytes | None], problem: str
 ) -> None:
     _, answer = receipted
-    given = {"answer": answer.content, "blind": answer.blind} if "answer" in what else {}
+    given: dict[str, Any] = {"answer": answer.content, "blind": answer.blind} if "answer" in what else {}
     given |= {name: value for name, value in what.items() if value is not None}
     with pytest.raises(cml.ReceiptError, match=problem):
         verified(answer, claims, **given)
@@ -579,9 +579,10 @@ def test_an_owner_signs_what_the_document_says() -> None:
     key.public_key().verify(signature, signed)
     name = owner.owner_id(key)
     assert name == owner.owner_id(key.public_key()) == key.public_key().public_bytes_raw().hex()
-    right = {"model_digest": digest, "version": 3, "model_id": "credit"}
+    right: dict[str, Any] = {"model_digest": digest, "version": 3, "model_id": "credit"}
     assert owner.is_signed_by_owner(name, signature, **right)
-    for change in ({"model_digest": "ac" * 32}, {"version": 4}, {"model_id": "credi"}):
+    changes: list[dict[str, Any]] = [{"model_digest": "ac" * 32}, {"version": 4}, {"model_id": "credi"}]
+    for change in changes:
         assert not owner.is_signed_by_owner(name, signature, **(right | change))
     assert not owner.is_signed_by_owner(owner.owner_id(Ed25519PrivateKey.generate()), signature, **right)
     assert not owner.is_signed_by_owner(name, signature[:-1], **right)
