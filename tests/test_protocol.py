@@ -377,6 +377,21 @@ def test_an_answer_whose_size_is_not_the_one_named_is_refused(exchanged: Exchang
             open_answer(request, encrypt(plain_answer(size=size)))
 
 
+@pytest.mark.parametrize("change", [{"kind": 2}, {"epoch": None}])
+def test_an_answer_that_says_it_is_to_something_else_is_refused(
+    enclave: ReferenceEnclave, claims: Claims, change: dict[str, Any]
+) -> None:
+    """Authentic, of the enclave itself, and with the header of another answer."""
+    request = predict_request(claims, MODEL.digest.hex(), ROWS, columns=2)
+    opened = enclave._open(request.message, 1)
+    if "epoch" in change:
+        enclave.new_epoch()
+        change = {"epoch": enclave.epoch}
+    answer = enclave.encrypted_answer(dataclasses.replace(opened, **change), plain_answer(size=256))
+    with pytest.raises(cml.RemoteError, match="header is not that of an answer to this request"):
+        open_answer(request, answer)
+
+
 def test_every_bit_of_an_answer_matters(exchanged: Exchanged) -> None:
     request, encrypt = exchanged
     answer = encrypt(plain_answer(content=b"abc", size=448))

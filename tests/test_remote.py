@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import logging
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -484,6 +485,34 @@ def test_many_threads_while_keys_change(platform: SimulatedPlatform) -> None:
     assert host.enclave.epoch.number >= 72 // 7
 
 
+def test_threads_that_come_first_attest_once(host: Host) -> None:
+    client = host.client()
+    coming = threading.Barrier(6)
+    results: list[object] = []
+
+    def wait_for_the_others(message: bytes) -> bytes:
+        if message[2:4] == b"\1\0":
+            coming.wait(20)  # they are on their way
+            time.sleep(0.05)
+        return message
+
+    def ask(is_first: bool) -> None:
+        if not is_first:
+            while not client._lock.locked():
+                time.sleep(0.001)
+            coming.wait(20)
+        results.append(client.predict(ROWS))
+
+    host.change_message = wait_for_the_others
+    threads = [threading.Thread(target=ask, args=(number == 0,), daemon=True) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(results) == 6
+    assert client.attestation_count == 1
+
+
 def test_threads_that_meet_a_new_key_attest_once(host: Host) -> None:
     client = host.client()
     client.predict(ROWS)
@@ -770,13 +799,19 @@ def test_evidence_that_is_unreadable_is_no_answer(host: Host) -> None:
         host.client().predict(ROWS)
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"\0\0\0", b"\xff\xff\xff\xff", b"\x05\0\0\0abcd", bytes(4) + b"x" * ((8 << 20) + 1)]
-)
+@pytest.mark.parametrize("body", [b"", b"\0\0\0", b"\xff\xff\xff\xff", b"\x05\0\0\0abcd"])
 def test_replies_with_malformed_evidence(host: Host, body: bytes) -> None:
     host.change_reply = replies_to(Operation.EVIDENCE, lambda _: OK + body)
-    with pytest.raises((cml.RemoteError, AttestationError)):
-        host.client().predict(ROWS)
+    with pytest.raises(cml.RemoteError, match="the reply with the evidence is malformed"):
+        host.client(collateral=host.collateral()).predict(ROWS)
+
+
+def test_collateral_that_is_too_large_or_none(host: Host) -> None:
+    for document in (b"x" * ((8 << 20) + 1), b"{}"):
+        host.change_reply = replies_to(Operation.EVIDENCE, lambda _, sent=document: OK + bytes(4) + sent)  # type: ignore[misc]
+        with pytest.raises(AttestationError) as refusal:
+            host.client().predict(ROWS)
+        assert refusal.value.reason is Reason.COLLATERAL_FORMAT
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError("peer"), TimeoutError(), ValueError("of a library")])
@@ -881,6 +916,14 @@ def test_a_receipt_of_something_else_is_refused(platform: SimulatedPlatform, lie
     assert host.client().predict(ROWS).shape == (3, 2)
     with pytest.raises(cml.ReceiptError, match=r"not of what was asked for|other predictions"):
         host.client().predict(ROWS, receipt=True)
+
+
+def test_a_receipt_of_another_model_that_is_loaded_too_is_refused(platform: SimulatedPlatform) -> None:
+    host = lying(platform, {"model": {"features": 4}})
+    host.enclave.models.append(dataclasses.replace(MODEL, features=4))
+    client = host.client(model_digest=MODEL.digest.hex())
+    with pytest.raises(cml.ReceiptError, match="not of what was asked for"):
+        client.predict(ROWS, receipt=True)
 
 
 def test_a_receipt_that_was_asked_for_and_is_not_there(platform: SimulatedPlatform) -> None:

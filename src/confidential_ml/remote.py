@@ -60,7 +60,6 @@ Transport = Callable[[bytes], bytes]
 _NONCE_SIZE = 32
 _FLOAT32_SIZE = 4
 _REQUEST_SIZE = 4 << 20
-_MAX_COLLATERAL_SIZE = 8 << 20
 _NAN = float("nan")
 _MILLISECOND = datetime.timedelta(milliseconds=1)
 _EPOCH_1970 = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -277,7 +276,7 @@ class RemoteModel:
         _check_result(result)
         size = int.from_bytes(body[:4], "little")
         evidence, document = body[4 : 4 + size], body[4 + size :]
-        if len(evidence) != size or len(document) > _MAX_COLLATERAL_SIZE:
+        if len(body) < 4 or len(evidence) != size:
             raise RemoteError("the reply with the evidence is malformed: it was cut short or is no host's reply")
         collateral = self._collateral
         if collateral is None:
