@@ -37,11 +37,16 @@ __all__ = [
 ]
 
 MAX_CHAIN_SIZE = 16 << 10
-MAX_CRL_SIZE = 1 << 20
+MAX_CRL_SIZE = 256 << 10
 
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\r?\n([A-Za-z0-9+/=\r\n]++)-----END CERTIFICATE-----[\r\n]*+")
 _KNOWN_CRITICAL = {x509.BasicConstraints.oid, x509.KeyUsage.oid}
+# They narrow what a certificate is good for, and Intel's have neither: not to be skipped even where not critical.
+_NARROWING = {x509.ExtendedKeyUsage.oid, x509.NameConstraints.oid}
+_CRL_EXTENSIONS = {x509.CRLNumber.oid, x509.AuthorityKeyIdentifier.oid}
 _MAX_SERIAL_BITS = 160  # RFC 5280, 4.1.2.2 has 159; some of Intel's have 160
+_FIRST_YEAR = 1970  # what begins earlier is none of Intel's, and not read by those who count seconds from then
+_MAX_CRL_NUMBER_BITS = 159  # RFC 5280, 5.2.3: 20 octets
 _ROOT_ROLE = "SGX Root CA"
 _PCK_CA_ROLES = ("SGX PCK Platform CA", "SGX PCK Processor CA")
 
@@ -153,6 +158,8 @@ def checked_chain(pem: bytes, profile: ChainProfile, root: TrustRoot, *, of: str
     certificates = _load_chain(pem, len(profile.roles) + 1, name, profile.broken)
     keys = tuple(_checked_key(certificate, name) for certificate in certificates)
     if public_key_der(keys[-1]) != root.public_key:
+        if certificates[-1].subject != certificates[-1].issuer:
+            raise AttestationError(profile.broken, f"{name} does not end in a root")
         raise AttestationError(
             Reason.ROOT_UNTRUSTED,
             f"{name} ends in {_common_name(certificates[-1])!a} with a key that is not that of {root.name!a}; "
@@ -160,8 +167,8 @@ def checked_chain(pem: bytes, profile: ChainProfile, root: TrustRoot, *, of: str
         )
     for certificate, issuer in itertools.pairwise((*certificates, certificates[-1])):
         _check_issuer(certificate, issuer, name, profile.broken)
-    _check_constraints(certificates, [*(roles[0].endswith(" CA") for roles in profile.roles), True], name)
     _check_roles(certificates, profile, name)
+    _check_constraints(certificates, [*(roles[0].endswith(" CA") for roles in profile.roles), True], name)
     return Chain(certificates, keys, tuple(_validity(certificate) for certificate in certificates))
 
 
@@ -173,30 +180,37 @@ def checked_crl(der: bytes, what: str, issuer: x509.Certificate, key: ec.Ellipti
     AttestationError
         `crl-format`, `crl-issuer`, `crl-signature`.
     """
-    # Whatever a library raises on hostile bytes means the same.
     try:
         crl = x509.load_der_x509_crl(der)
-        extensions = {extension.oid: extension for extension in crl.extensions}
-        next_update, is_p256 = (
-            crl.next_update_utc,
-            crl.signature_algorithm_oid == SignatureAlgorithmOID.ECDSA_WITH_SHA256,
-        )
-        entries = [(entry.serial_number, any(e.critical for e in entry.extensions)) for entry in crl]
-        start, is_of_issuer = crl.last_update_utc, crl.issuer == issuer.subject
-    except Exception:
+        is_of_issuer, start, end = crl.issuer == issuer.subject, crl.last_update_utc, crl.next_update_utc
+    except Exception:  # whatever a library raises on hostile bytes means the same
         raise AttestationError(Reason.CRL_FORMAT, f"{what} cannot be read: it is not DER of a CRL") from None
-    # A critical extension can say that the list is not whole, or that an entry is of another issuer.
-    known = extensions.keys() == {x509.CRLNumber.oid, x509.AuthorityKeyIdentifier.oid}
-    if not known or next_update is None or any(critical for _, critical in entries):
-        raise AttestationError(
-            Reason.CRL_FORMAT, f"{what} must have a number, its issuer's key identifier and a next update, no more"
-        )
     if not is_of_issuer:
         raise AttestationError(Reason.CRL_ISSUER, f"{what} is of another issuer; get the one of the PCK's CA")
+    is_p256 = crl.signature_algorithm_oid == SignatureAlgorithmOID.ECDSA_WITH_SHA256
     if not is_p256 or not crl.is_signature_valid(key):
         raise AttestationError(Reason.CRL_SIGNATURE, f"{what} has a wrong signature")
-    validity = Validity(what, start, next_update, Reason.CRL_NOT_YET_VALID, Reason.CRL_EXPIRED)
-    return RevocationList(frozenset(serial for serial, _ in entries), validity)
+    serials = _revoked(crl)
+    if serials is None or end is None or start.year < _FIRST_YEAR:
+        raise AttestationError(
+            Reason.CRL_FORMAT,
+            f"{what} must have a number, its issuer's key identifier and a next update, and nothing that this release "
+            "does not know",
+        )
+    return RevocationList(serials, Validity(what, start, end, Reason.CRL_NOT_YET_VALID, Reason.CRL_EXPIRED))
+
+
+def _revoked(crl: x509.CertificateRevocationList) -> frozenset[int] | None:
+    """The serial numbers, or None for a list that may be a part of one or hold entries of another issuer."""
+    try:
+        number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+        known = {extension.oid for extension in crl.extensions} == _CRL_EXTENSIONS
+        if not known or not 0 <= number < 1 << _MAX_CRL_NUMBER_BITS:
+            return None
+        entries = [(entry.serial_number, any(one.critical for one in entry.extensions)) for entry in crl]
+    except Exception:
+        return None
+    return None if any(critical for _, critical in entries) else frozenset(serial for serial, _ in entries)
 
 
 def _load_chain(pem: bytes, count: int, name: str, broken: Reason) -> tuple[x509.Certificate, ...]:
@@ -216,7 +230,8 @@ def _load(text: bytes) -> x509.Certificate:
     certificate = x509.load_der_x509_certificate(der)
     # Read here, as they are parsed only when asked for.
     _ = certificate.extensions, certificate.subject, certificate.issuer, certificate.public_key()
-    if certificate.version != x509.Version.v3 or not 0 < certificate.serial_number < 1 << _MAX_SERIAL_BITS:
+    is_v3, since = certificate.version == x509.Version.v3, certificate.not_valid_before_utc.year
+    if not is_v3 or since < _FIRST_YEAR or not 0 < certificate.serial_number < 1 << _MAX_SERIAL_BITS:
         raise ValueError
     return certificate
 
@@ -252,11 +267,12 @@ def _check_constraints(certificates: Sequence[x509.Certificate], are_ca: Sequenc
 
 
 def _constraints_are_right(certificate: x509.Certificate, is_ca: bool, cas_below: int) -> bool:
-    if any(extension.critical and extension.oid not in _KNOWN_CRITICAL for extension in certificate.extensions):
+    extensions = certificate.extensions
+    if any(one.oid in _NARROWING or (one.critical and one.oid not in _KNOWN_CRITICAL) for one in extensions):
         return False
     try:
-        basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
-        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+        basic = extensions.get_extension_for_class(x509.BasicConstraints)
+        usage = extensions.get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound:
         return False
     signs = usage.key_cert_sign, usage.crl_sign

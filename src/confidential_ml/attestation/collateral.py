@@ -33,7 +33,7 @@ from confidential_ml.errors import AttestationError, InvalidInputError
 __all__ = ["CheckedCollateral", "Collateral", "checked_collateral"]
 
 MAX_DOCUMENT_SIZE = 256 << 10
-MAX_JSON_SIZE = 8 << 20
+MAX_JSON_SIZE = 2 << 20
 _SIGNATURE_SIZE = 64
 _CACHED_COLLATERALS = 32
 
@@ -164,8 +164,8 @@ class CheckedCollateral:
         What they revoke.
     pck_ca, pck_ca_key
         Who issued `pck_crl`.
-    tcb_signers
-        Serial numbers of the certificates that signed TCB info and QE identity.
+    tcb_signers, roots
+        Serial numbers of the certificates that signed TCB info and QE identity, and of the root in each chain.
     tcb_info, qe_identity
         What they say.
     validities
@@ -179,6 +179,7 @@ class CheckedCollateral:
     pck_ca: x509.Certificate
     pck_ca_key: ec.EllipticCurvePublicKey
     tcb_signers: frozenset[int]
+    roots: frozenset[int]
     tcb_info: TcbInfo
     qe_identity: QeIdentity
     validities: tuple[Validity, ...]
@@ -218,6 +219,7 @@ def checked_collateral(collateral: Collateral, root: TrustRoot) -> CheckedCollat
         pck_ca=issuer.certificates[0],
         pck_ca_key=issuer.keys[0],
         tcb_signers=frozenset(chain.certificates[0].serial_number for chain in (tcb_chain, qe_chain)),
+        roots=frozenset(chain.certificates[-1].serial_number for chain in chains),
         tcb_info=tcb_info,
         qe_identity=qe_identity,
         validities=(

@@ -253,7 +253,7 @@ def _digests_or_any(name: str, value: object) -> frozenset[str] | _AnyType | Non
 
 def _integer(name: str, value: object, limit: int) -> int | None:
     if value is not None and (type(value) is not int or not 0 <= value <= limit):
-        raise InvalidInputError(f"{name} must be a whole number from 0 to {limit}, not {str(value)[:70]!a}")
+        raise InvalidInputError(f"{name} must be a whole number from 0 to {limit}")
     return value
 
 

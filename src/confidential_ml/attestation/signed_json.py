@@ -13,7 +13,7 @@ from confidential_ml.errors import AttestationError
 
 __all__ = ["Fields", "cut_out", "parse_object"]
 
-_MAX_DEPTH = 16
+_MAX_DEPTH, _MAX_CONTAINERS = 16, 20_000  # Intel's have 6, and some 500
 _MAX_DIGITS = 10
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
 _HEXADECIMAL = re.compile(r"(?:[0-9a-fA-F]{2})*+")
@@ -119,8 +119,8 @@ def parse_object(text: str, what: str, reason: Reason) -> Fields:
     AttestationError
         With `reason`, if it is not such a document.
     """
-    problem = "it is nested too deeply"
-    if _depth(text) <= _MAX_DEPTH:
+    problem = "it is nested too deeply or holds too much"
+    if _is_small(text):
         try:
             return Fields(_read(text), what, reason)
         except _NotStrictError as error:
@@ -167,16 +167,17 @@ def _past_space(text: str, position: int) -> int:
     return position
 
 
-def _depth(text: str) -> int:
-    depth = deepest = 0
+def _is_small(text: str) -> bool:
+    depth = containers = 0
     for token in _TOKEN.finditer(text):
         character = token[0][0]
         if character in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
+            depth, containers = depth + 1, containers + 1
+            if depth > _MAX_DEPTH or containers > _MAX_CONTAINERS:
+                return False
         elif character in "]}":
             depth -= 1
-    return deepest
+    return True
 
 
 def _read(text: str) -> object:

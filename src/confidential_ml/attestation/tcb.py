@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import enum
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -82,7 +83,8 @@ class TcbInfo:
         """Read TCB info; every refusal is `tcb-info-format`."""
         reason = Reason.TCB_INFO_FORMAT
         fields = parse_object(text, "the TCB info", reason)
-        if fields.text("id") != "SGX" or fields.integer("version", _UINT16) != 3:
+        # The version first: version 2 has no id.
+        if fields.integer("version", _UINT16) != 3 or fields.text("id") != "SGX":
             raise AttestationError(reason, 'the TCB info must have id "SGX" and version 3 (PCS API version 4)')
         if fields.integer("tcbType", _UINT16) != 0:
             raise AttestationError(reason, "the TCB info must have tcbType 0")
@@ -96,7 +98,7 @@ class TcbInfo:
         )
 
     def level_of(self, pck: PckExtension) -> TcbLevel | None:
-        """The first level that the platform reaches; they are in descending order."""
+        """The first level that the platform reaches; they descend."""
         return next((level for level in self.levels if level.is_reached(pck.components, pck.pce_svn)), None)
 
 
@@ -158,7 +160,7 @@ class QeIdentity:
                 raise AttestationError(reason, f"the quoting enclave {what}: it is not the one of the QE identity")
 
     def level_of(self, report: ReportBody) -> TcbLevel | None:
-        """The first level that the quoting enclave reaches; they are in descending order."""
+        """The first level that the quoting enclave reaches; they descend."""
         return next((level for level in self.levels if level.is_reached((), report.isv_svn)), None)
 
 
@@ -196,4 +198,12 @@ def _levels(fields: Fields, reason: Reason, parse: Callable[[Fields, Reason], Tc
     found = fields.objects("tcbLevels")
     if not 1 <= len(found) <= _MAX_LEVELS:
         raise AttestationError(reason, f"there are {len(found)} TCB levels; there must be 1 to {_MAX_LEVELS}")
-    return tuple(parse(level, reason) for level in found)
+    levels = tuple(parse(level, reason) for level in found)
+    # Intel's are sorted. Of others some verifiers take the first that is reached and some the highest.
+    if any(_height(above) <= _height(below) for above, below in itertools.pairwise(levels)):
+        raise AttestationError(reason, "the TCB levels do not descend")
+    return levels
+
+
+def _height(level: TcbLevel) -> tuple[tuple[int, ...], int]:
+    return level.components, level.svn

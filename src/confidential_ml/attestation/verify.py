@@ -184,13 +184,15 @@ def _verify(
 
 
 def _check_revocation(chain: Chain, checked: CheckedCollateral) -> None:
-    leaf, pck_ca, _ = chain.certificates
+    leaf, pck_ca, root = chain.certificates
     same_name = pck_ca.subject == checked.pck_ca.subject
     if not same_name or public_key_der(chain.keys[1]) != public_key_der(checked.pck_ca_key):
         raise AttestationError(
             Reason.CRL_ISSUER, "the PCK CRL is not of the CA that issued the PCK certificate (platform or processor)"
         )
     on_root_list = checked.root_crl.serials
+    if on_root_list & {root.serial_number, *checked.roots}:
+        raise AttestationError(Reason.ROOT_UNTRUSTED, "the root has revoked itself: trust nothing of it")
     if on_root_list & {pck_ca.serial_number, checked.pck_ca.serial_number}:
         raise AttestationError(Reason.PCK_CA_REVOKED, "the PCK CA's certificate is revoked")
     if on_root_list & checked.tcb_signers:
