@@ -8,6 +8,8 @@ import functools
 import hashlib
 import itertools
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -1172,3 +1174,16 @@ def test_collateral_from_the_host_need_not_be_trusted(host: Host, platform: Simu
         host.client().predict(ROWS)
     assert refusal.value.reason is Reason.TCB_INFO_SIGNATURE
     assert host.sent(Operation.REQUEST) == []
+
+
+def test_a_local_model_does_not_wait_for_the_import_of_cryptography() -> None:
+    code = """
+import sys, confidential_ml
+assert not {"cryptography", "confidential_ml.remote"} & set(sys.modules)
+assert set(confidential_ml.__all__) <= set(dir(confidential_ml))
+from confidential_ml import RemoteModel, verify_receipt
+assert RemoteModel is sys.modules["confidential_ml.remote"].RemoteModel
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    with pytest.raises(AttributeError, match="has no attribute 'RemoteModels'"):
+        cml.RemoteModels  # noqa: B018
