@@ -53,9 +53,7 @@ def measure_requests(model: TrainedModel, rounds: int, enclave: cml.Enclave, dir
     path = directory / f"{model.name}.sealed"
     info = cml.seal(model.ubjson, path, enclave=enclave)
     endpoint = cml.ConfidentialEndpoint(enclave, collateral=platform.collateral())
-    policy = AttestationPolicy(
-        mrenclave=enclave.identity.mrenclave, model_digest=info.model_digest, allow_debug=True
-    )
+    policy = AttestationPolicy(mrenclave=enclave.identity.mrenclave, model_digest=info.model_digest, allow_debug=True)
     found = []
     with cml.ConfidentialModel.load_sealed(path, enclave=enclave) as local:
         remote = cml.RemoteModel(endpoint.handle, policy, root=platform.root)

@@ -358,7 +358,9 @@ def _remote(run: Run) -> list[str]:
         line.append(f"{median:.2f} [{low:.2f}, {high:.2f}]")
         rows.append(line + [_three_digits(value * 1e6) for value in found["shares"].values()])
     names = list(run.remote["requests"][0]["shares"])
-    times = {name: [_three_digits(value * 1e3) for value in taken] for name, taken in run.remote["verification"].items()}
+    times = {
+        name: [_three_digits(value * 1e3) for value in taken] for name, taken in run.remote["verification"].items()
+    }
     return [
         "## Confidential requests",
         "",

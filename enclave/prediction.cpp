@@ -23,7 +23,10 @@ Status check_request(const Model& model, PredictRequest* request) {
     return Status::kBaseMarginSizeWrong;
   }
   if (!is_matrix_size(request->predictions_size, row_count, columns)) return Status::kInvalidArgument;
-  if (model.booster == Booster::kGblinear) return Status::kOk;
+  // No trees to leave out, and an end is without effect, as in XGBoost.
+  if (model.booster == Booster::kGblinear) {
+    return request->rounds.begin == 0 ? Status::kOk : Status::kRoundsOutOfRange;
+  }
   if (request->rounds.end == 0) request->rounds.end = model.round_count;
   const bool in_range =
       request->rounds.begin <= request->rounds.end && request->rounds.end <= model.round_count;

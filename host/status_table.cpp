@@ -117,9 +117,7 @@ StatusMeaning meaning_of(Status status) {
     case Status::kSealingPolicyUnknown:
       return {"InvalidInputError", "the sealing policy must be 'mrenclave' or 'mrsigner'"};
     case Status::kOwnerSignatureWrong:
-      return {
-          "SealError",
-          "the owner's signature does not fit model, version and model id; have the owner sign this model"};
+      return {"SealError", "the owner's signature is not over this model, version and id; sign them again"};
     case Status::kRowsSizeWrong:
       return {"InvalidInputError", "the rows do not match the model's features or are too many for one call"};
     case Status::kRoundsOutOfRange:
@@ -128,13 +126,17 @@ StatusMeaning meaning_of(Status status) {
       return {"InvalidInputError", "base_margin must hold one value per row and group"};
     case Status::kRequestUnreadable:
       return {"RequestUnreadableError",
-              "the enclave could not open the request: it was made for another key, was changed, or was sent "
-              "before; attest the enclave again and encrypt the request anew"};
+              "the enclave cannot read the request: it was changed on the way, sent twice, or encrypted to a "
+              "key that "
+              "the enclave does not have; get new evidence and send it again"};
     case Status::kRequestInvalid:
-      return {"InvalidInputError",
-              "the request breaks the form of docs/protocol.md; use the client of this release"};
+      return {"EnclaveError",
+              "the enclave opened the request but its fields are not those of docs/protocol.md; client and "
+              "enclave do "
+              "not match"};
     case Status::kAnswerTooSmall:
-      return {"InvalidInputError", "the answer does not fit the size that the request asked for"};
+      return {"EnclaveError",
+              "the answer does not fit the size that the request named for it; name a larger one"};
   }
   return {"EnclaveError",
           "the enclave answered with a status this library does not know; the library and its image do not "

@@ -24,7 +24,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import confidential_ml as cml
-from confidential_ml.owner import sign
+from confidential_ml.owner import sign_model
 from confidential_ml.xgboost_format import to_flat_model
 
 if TYPE_CHECKING:
@@ -150,10 +150,10 @@ def test_owner_and_version_are_kept_and_can_be_required(regression_file: Path, t
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"version": -1}, "version must be from 0 to 2"),
-        ({"version": 1 << 64}, "version must be from 0 to 2"),
+        ({"version": -1}, "version must be a whole number from 0 to 1844"),
+        ({"version": 1 << 64}, "version must be a whole number from 0 to 1844"),
         ({"version": 1.0}, "version must be an integer, not float"),
-        ({"owner_key": b"k" * 32}, "owner_key must be an Ed25519PrivateKey of the package cryptography, not bytes"),
+        ({"owner_key": b"k" * 32}, "owner_key must be an Ed25519PrivateKey of the cryptography package, not bytes"),
     ],
 )
 def test_wrong_owners_and_versions_are_refused(
@@ -167,10 +167,12 @@ def test_wrong_owners_and_versions_are_refused(
 def test_the_enclave_checks_the_owners_signature(regression_file: Path, enclave: cml.Enclave) -> None:
     key = Ed25519PrivateKey.generate()
     flat = to_flat_model(regression_file)
-    genuine = key.public_key().public_bytes_raw() + sign(key, hashlib.sha256(flat).digest(), 3, "m")
+    genuine = key.public_key().public_bytes_raw() + sign_model(
+        key, model_digest=hashlib.sha256(flat).hexdigest(), version=3, model_id="m"
+    )
     assert enclave._core.seal_model(flat, b"m", 1, 3, genuine)
     for version, model_id, owner in ((4, b"m", genuine), (3, b"n", genuine), (3, b"m", genuine[:95] + b"\xff")):
-        with pytest.raises(cml.SealError, match="owner's signature"):
+        with pytest.raises(cml.SealError, match="owner's signature is not over"):
             enclave._core.seal_model(flat, model_id, 1, version, owner)
 
 
@@ -288,7 +290,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, run_python: RunPyt
     code = """
 import sys
 import confidential_ml as cml
-from confidential_ml.owner import sign
+from confidential_ml.owner import sign_model
 for attempt in (
     lambda: cml.inspect_sealed(sys.argv[1]),
     lambda: cml.ConfidentialModel.load_sealed(sys.argv[1]),
@@ -790,7 +792,7 @@ def test_a_directory_that_cannot_be_listed_is_written_to(
     code = """
 import os, sys
 import confidential_ml as cml
-from confidential_ml.owner import sign
+from confidential_ml.owner import sign_model
 enclave = cml.Enclave()
 from pathlib import Path
 model = Path(sys.argv[1]).read_bytes()
@@ -842,7 +844,7 @@ def test_a_full_disk_leaves_the_old_file(regression_file: Path, run_python: RunP
     code = """
 import resource, sys
 import confidential_ml as cml
-from confidential_ml.owner import sign
+from confidential_ml.owner import sign_model
 enclave = cml.Enclave()
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:

@@ -10,7 +10,9 @@ The default build is a *simulation*: it behaves the same and protects nothing.
 
 from __future__ import annotations
 
+import importlib
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from confidential_ml.enclave import Enclave
 from confidential_ml.errors import (
@@ -21,6 +23,10 @@ from confidential_ml.errors import (
     EnclaveError,
     InvalidInputError,
     ModelFormatError,
+    ReceiptError,
+    RemoteBusyError,
+    RemoteError,
+    RequestUnreadableError,
     SealError,
     UnsupportedVersionError,
     WrongEnclaveError,
@@ -30,11 +36,30 @@ from confidential_ml.model import ConfidentialModel, ModelInfo, seal
 from confidential_ml.sealed_file import SealedInfo, inspect_sealed
 from confidential_ml.simulation import SimulationWarning
 
+if TYPE_CHECKING:
+    from confidential_ml.endpoint import ConfidentialEndpoint
+    from confidential_ml.owner import owner_id, sign_model
+    from confidential_ml.receipt import Receipt, parse_receipt, verify_receipt
+    from confidential_ml.remote import PredictionReceipt, RemoteModel
+
 __version__ = version("confidential_ml")
+
+# Imported at first use (PEP 562): importing `cryptography` takes longer than all the rest; a local model needs none.
+_MODULE_OF = {
+    "ConfidentialEndpoint": "endpoint",
+    "PredictionReceipt": "remote",
+    "Receipt": "receipt",
+    "RemoteModel": "remote",
+    "owner_id": "owner",
+    "parse_receipt": "receipt",
+    "sign_model": "owner",
+    "verify_receipt": "receipt",
+}
 
 __all__ = [
     "AttestationError",
     "CollateralError",
+    "ConfidentialEndpoint",
     "ConfidentialMLError",
     "ConfidentialModel",
     "DamagedSealedModelError",
@@ -44,11 +69,32 @@ __all__ = [
     "InvalidInputError",
     "ModelFormatError",
     "ModelInfo",
+    "PredictionReceipt",
+    "Receipt",
+    "ReceiptError",
+    "RemoteBusyError",
+    "RemoteError",
+    "RemoteModel",
+    "RequestUnreadableError",
     "SealError",
     "SealedInfo",
     "SimulationWarning",
     "UnsupportedVersionError",
     "WrongEnclaveError",
     "inspect_sealed",
+    "owner_id",
+    "parse_receipt",
     "seal",
+    "sign_model",
+    "verify_receipt",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

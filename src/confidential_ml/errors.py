@@ -16,6 +16,10 @@ __all__ = [
     "EnclaveError",
     "InvalidInputError",
     "ModelFormatError",
+    "ReceiptError",
+    "RemoteBusyError",
+    "RemoteError",
+    "RequestUnreadableError",
     "SealError",
     "UnsupportedVersionError",
     "WrongEnclaveError",
@@ -48,6 +52,10 @@ class UnsupportedVersionError(SealError):
 
 class EnclaveError(ConfidentialMLError):
     """The enclave could not be made or could not do what was asked: closed, forked, out of memory, CPU unsuitable."""
+
+
+class RequestUnreadableError(EnclaveError):
+    """The enclave cannot read a request: changed on the way, sent twice, or to a key it does not have (any more)."""
 
 
 class InvalidInputError(ConfidentialMLError, ValueError):
@@ -83,3 +91,15 @@ class AttestationError(ConfidentialMLError):
 
 class CollateralError(ConfidentialMLError):
     """Collateral could not be fetched: no connection, an unknown certificate, a refusal, or not what was asked for."""
+
+
+class RemoteError(ConfidentialMLError):
+    """A remote enclave could not be asked, or what came back is not its answer: cut short, changed, of another form."""
+
+
+class RemoteBusyError(RemoteError):
+    """The host has no room for the request now; it was not answered and can be sent again."""
+
+
+class ReceiptError(RemoteError):
+    """A receipt is malformed, not signed by the enclave, or not of what it was compared with."""

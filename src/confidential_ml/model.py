@@ -6,15 +6,21 @@ import contextlib
 import hashlib
 import operator
 import os
-import re
 import weakref
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 
-import numpy as np
-
 from confidential_ml import card
+from confidential_ml.arguments import (
+    checked_digest,
+    checked_flag,
+    checked_model_id,
+    checked_policy,
+    checked_round_range,
+    checked_version,
+    shaped_like_xgboost,
+)
 from confidential_ml.enclave import Enclave, default_enclave
 from confidential_ml.errors import EnclaveError, InvalidInputError, SealError, WrongEnclaveError
 from confidential_ml.flat_model import BOOSTER_NAMES, OBJECTIVE_NAMES
@@ -27,10 +33,7 @@ from confidential_ml.xgboost_format import to_flat_model
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-_MAX_ROUND = (1 << 32) - 1
 _MAX_THREADS = 1 << 16
-_MAX_VERSION = (1 << 64) - 1
-_DIGEST = re.compile("[0-9a-fA-F]{64}")
 _NAN = float("nan")  # by its identity predict() knows that `missing` was not given
 
 
@@ -87,25 +90,13 @@ def seal(
         If there is no enclave, or it has no room.
     """
     where = checked_path(path, "path")
-    if not isinstance(policy, str) or policy not in POLICIES:
-        shown = (
-            repr(policy)
-            if isinstance(policy, str) and policy.isalnum() and len(policy) <= 32
-            else type(policy).__name__
-        )
-        raise InvalidInputError(f"policy must be 'mrenclave' or 'mrsigner', not {shown}")
-    if not isinstance(model_id, str):
-        raise InvalidInputError(f"model_id must be text, not {type(model_id).__name__}")
-    if not model_id.isascii():
-        raise InvalidInputError(
-            "a model id has 1 to 64 characters of A-Z a-z 0-9 . _ - and starts with a letter or digit"
-        )
-    number = _checked_version(version, "version")
+    policy_number, name = checked_policy(policy), checked_model_id(model_id)
+    number = checked_version(version, "version")
     _check_owner_key(owner_key)
     flat = to_flat_model(model)
     owner = b"" if owner_key is None else _signed(owner_key, flat, number, model_id)
     used = _enclave_or_default(enclave)
-    sealed = used._core.seal_model(flat, model_id.encode("ascii"), POLICIES[policy], number, owner)
+    sealed = used._core.seal_model(flat, name, policy_number, number, owner)
     write_sealed(where, sealed)
     return parse_header(sealed, where)
 
@@ -241,9 +232,9 @@ class ConfidentialModel:
             If there is no enclave, or it has no room.
         """
         expected = _Expected(
-            _checked_hex(expected_digest, "expected_digest", "a SHA-256"),
-            _checked_hex(owner, "owner", "an Ed25519 public key"),
-            None if min_version is None else _checked_version(min_version, "min_version"),
+            None if expected_digest is None else checked_digest(expected_digest, "expected_digest"),
+            None if owner is None else checked_digest(owner, "owner"),
+            None if min_version is None else checked_version(min_version, "min_version"),
         )
         where = checked_path(path, "path")
         sealed = read_sealed(where)
@@ -335,8 +326,8 @@ class ConfidentialModel:
                 return values
         if not self._finalizer.alive:
             raise EnclaveError("the model is closed; load the sealed file again")
-        output_margin = _checked_flag(output_margin, "output_margin")
-        strict_shape = _checked_flag(strict_shape, "strict_shape")
+        output_margin = checked_flag(output_margin, "output_margin")
+        strict_shape = checked_flag(strict_shape, "strict_shape")
         rows = as_rows(X, self._n_features, missing)
         begin, end = self._rounds(iteration_range)
         margins = as_base_margin(base_margin, rows.shape[0], self._n_groups)
@@ -353,19 +344,10 @@ class ConfidentialModel:
             margins,
             _thread_count(n_threads),
         )
-        if rows.shape[0] == 0:
-            return np.empty((0, 0), dtype=np.float32)
-        return predictions if strict_shape or columns > 1 else predictions.reshape(-1)
+        return shaped_like_xgboost(predictions, strict_shape=strict_shape)
 
     def _rounds(self, iteration_range: tuple[int, int] | None) -> tuple[int, int]:
-        if iteration_range is None:
-            return 0, 0
-        try:
-            begin, end = (operator.index(bound) for bound in iteration_range)
-        except (TypeError, ValueError):
-            raise InvalidInputError("iteration_range must be a pair of integers (begin, end)") from None
-        if begin < 0 or end < 0 or begin > _MAX_ROUND or end > _MAX_ROUND:
-            raise InvalidInputError(f"iteration_range is ({begin}, {end}); both must be from 0 to {_MAX_ROUND}")
+        begin, end = checked_round_range(iteration_range)
         if self._info.booster == "gblinear":
             if begin != 0:
                 raise InvalidInputError("iteration_range must begin at 0: a gblinear model has no trees to leave out")
@@ -421,13 +403,6 @@ def _closed(_: Any) -> Any:
     return NotImplemented
 
 
-def _checked_flag(value: object, name: str) -> bool:
-    # 0 and 1 too, which callers of XGBoost pass; an array would be true or false by chance.
-    if isinstance(value, (bool, np.bool_)) or (isinstance(value, int) and value in (0, 1)):
-        return bool(value)
-    raise InvalidInputError(f"{name} must be True or False, not {type(value).__name__}")
-
-
 @dataclass(frozen=True)
 class _Expected:
     """What the caller of load_sealed asks for besides that the file opens."""
@@ -450,41 +425,20 @@ class _Expected:
         return ""
 
 
-def _checked_hex(value: object, name: str, what: str) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str) or not _DIGEST.fullmatch(value):
-        raise InvalidInputError(f"{name} must be {what} in hexadecimal: 64 digits")
-    return value.lower()
+def _check_owner_key(owner_key: object) -> None:
+    if owner_key is not None:
+        from confidential_ml.owner import checked_owner_key
+
+        checked_owner_key(owner_key)
 
 
-def _checked_version(version: SupportsIndex, name: str) -> int:
-    try:
-        number = operator.index(version)
-    except TypeError:
-        raise InvalidInputError(f"{name} must be an integer, not {type(version).__name__}") from None
-    if not 0 <= number <= _MAX_VERSION:
-        raise InvalidInputError(f"{name} must be from 0 to 2**64 - 1")
-    return number
-
-
-def _check_owner_key(key: object) -> None:
-    if key is None:
-        return
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    if not isinstance(key, Ed25519PrivateKey):
-        raise InvalidInputError(
-            "owner_key must be an Ed25519PrivateKey of the package cryptography, not " + type(key).__name__
-        )
-
-
-def _signed(key: Ed25519PrivateKey, flat: bytes, version: int, model_id: str) -> bytes:
+def _signed(owner_key: Ed25519PrivateKey, flat: bytes, version: int, model_id: str) -> bytes:
     """Public key and signature, as enclave_seal_model takes them."""
-    from confidential_ml import owner
+    from confidential_ml.owner import sign_model
 
-    signature = owner.sign(key, hashlib.sha256(flat).digest(), version, model_id)
-    return key.public_key().public_bytes_raw() + signature
+    digest = hashlib.sha256(flat).hexdigest()
+    signature = sign_model(owner_key, model_digest=digest, version=version, model_id=model_id)
+    return owner_key.public_key().public_bytes_raw() + signature
 
 
 def _thread_count(n_threads: SupportsIndex | None) -> int:
