@@ -12,6 +12,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from benchmarks.models import TrainedModel, trained
 from benchmarks.results import quartiles
 from confidential_ml import simulated_platform
 from confidential_ml.answer import open_answer
-from confidential_ml.attestation import ANY, AttestationPolicy, attest, collateral, verify
-from confidential_ml.request import predict_request
+from confidential_ml.attestation import ANY, AttestationPolicy, attest
+from confidential_ml.attestation.collateral import checked_collateral
+from confidential_ml.attestation.verify import _checked_pck
+from confidential_ml.request import Request, predict_request
 
 ROWS = (1, 1000)
 SAMPLE_SECONDS = 0.05
@@ -48,7 +51,7 @@ def sample(actions: dict[str, Action], rounds: int) -> dict[str, list[float]]:
 
 
 def measure_requests(model: TrainedModel, rounds: int, enclave: cml.Enclave, directory: Path) -> list[dict[str, Any]]:
-    """One model: plain calls, whole remote calls over a function call as transport, and what each end takes of those."""
+    """One model: plain calls, whole remote calls over a function call as transport, and what each end takes."""
     platform = simulated_platform.of_this_installation()
     path = directory / f"{model.name}.sealed"
     info = cml.seal(model.ubjson, path, enclave=enclave)
@@ -64,20 +67,22 @@ def measure_requests(model: TrainedModel, rounds: int, enclave: cml.Enclave, dir
             if not (remote.predict(rows).tobytes() == local.predict(rows, n_threads=1).tobytes()):
                 raise RuntimeError(f"model {model.name}: the remote predictions have other bits")
 
-            def build(rows: Any = rows) -> Any:
-                return predict_request(claims, info.model_digest, rows, columns=columns)
+            build = partial(predict_request, claims, info.model_digest, rows, columns=columns)
 
-            def ask(build: Callable[[], Any] = build) -> Any:
+            def ask(build: Callable[[], Request] = build) -> tuple[Request, bytes]:
                 request = build()
                 return request, enclave.answer_request(request.message)
 
+            def decrypt(ask: Callable[[], tuple[Request, bytes]] = ask) -> object:
+                return open_answer(*ask())
+
             times = sample(
                 {
-                    "plain": lambda rows=rows: local.predict(rows, n_threads=1),
-                    "remote": lambda rows=rows: remote.predict(rows),
+                    "plain": partial(local.predict, rows, n_threads=1),
+                    "remote": partial(remote.predict, rows),
                     "client: encrypt": build,
                     "enclave": ask,
-                    "client: decrypt": lambda ask=ask: open_answer(*ask()),
+                    "client: decrypt": decrypt,
                 },
                 rounds,
             )
@@ -114,8 +119,8 @@ def measure_verification(enclave: cml.Enclave) -> dict[str, Any]:
         attest(evidence, published, policy, nonce=bytes(32), root=platform.root)
 
     def first() -> None:
-        collateral.checked_collateral.cache_clear()
-        verify._checked_pck.cache_clear()
+        checked_collateral.cache_clear()
+        _checked_pck.cache_clear()
         cached()
 
     times: dict[str, list[float]] = {"cached": [], "first": []}

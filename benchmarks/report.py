@@ -365,8 +365,8 @@ def _remote(run: Run) -> list[str]:
         "## Confidential requests",
         "",
         "`RemoteModel.predict` over a transport that is a function call, beside `ConfidentialModel.predict` with one "
-        f"thread, in one process and {run.remote['rounds']} interleaved rounds: microseconds a call, and what the parts "
-        "of a call take on their own. The predictions have the same bits.",
+        f"thread, in one process and {run.remote['rounds']} interleaved rounds: microseconds a call, and what the "
+        "parts of a call take on their own. The predictions have the same bits.",
         "",
         *_table(["model", "rows", "plain", "remote", "remote / plain", *names], rows),
         f"Verification and appraisal of evidence: {times['cached'][1]} ms [{times['cached'][0]}, {times['cached'][2]}] "

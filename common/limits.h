@@ -33,12 +33,11 @@ inline constexpr size_t kMaxLoadedModels = 256;
 inline constexpr uint64_t kMaxPredictBytes = uint64_t{64} << 20;  // rows, base margin or predictions, each
 
 // Confidential requests: padded plaintexts, nonce of the evidence, requests of an epoch.
-inline constexpr uint32_t kMaxRequestContent = 16u << 20;  // of a prediction
-inline constexpr uint32_t kMaxProvisionContent = 144u
-                                                 << 20;  // the bucket of kMaxFlatModelSize and its header
+inline constexpr uint32_t kMaxRequestContent = 16u << 20;     // of a prediction
+inline constexpr uint32_t kMaxProvisionContent = 144u << 20;  // of a model
 inline constexpr uint32_t kMaxAnswerContent = 16u << 20;
 inline constexpr size_t kMaxNonceSize = 64;
 inline constexpr uint32_t kMaxEpochRequests = 1u << 18;
-inline constexpr size_t kMaxEvidenceSize = size_t{128} << 10;
+inline constexpr size_t kMaxEvidenceSize = 128u << 10;
 
 }  // namespace confidential_ml

@@ -34,9 +34,10 @@ MRENCLAVE = hashlib.sha256(b"reference enclave of the tests").digest()
 MRSIGNER = hashlib.sha256(b"signer of the reference enclave").digest()
 Floats = npt.NDArray[np.float32]
 
-UNKNOWN_MODEL, REQUEST_INVALID, ANSWER_TOO_SMALL, OWNER_SIGNATURE_WRONG = 106, 602, 603, 604
+UNKNOWN_MODEL, REQUEST_INVALID, ANSWER_TOO_SMALL, OWNER_SIGNATURE_WRONG = 106, 602, 603, 409
 MODEL_NOT_FLAT, MODEL_ID_INVALID, POLICY_UNKNOWN = 301, 407, 408
 ROWS_WRONG, ROUNDS_WRONG, MARGIN_WRONG = 501, 502, 503
+MAX_CONTENT = {1: "kMaxRequestContent", 2: "kMaxProvisionContent"}
 CONFIG_LIMITS = [
     *["kMaxFlatModelSize", "kMaxFeatures", "kMaxGroups", "kMaxRounds", "kMaxTrees", "kMaxNodes", "kMaxDepth"],
     *["kMaxCategoryWords", "kMaxQuantiles", "kMaxPlanSize", "kMaxColumnBytes", "kMaxModelIdSize", "kMaxLoadedModels"],
@@ -214,7 +215,7 @@ class ReferenceEnclave:
         return (sealed[0] if sealed else b""), answer
 
     def _open(self, request: bytes, kind: int) -> Opened:
-        if len(request) < 88 + 16 or len(request) > 88 + 16 + limits()["kMaxRequestContent"]:
+        if len(request) < 88 + 16 or len(request) > 88 + 16 + limits()[MAX_CONTENT[kind]]:
             raise RequestUnreadableError
         header, enc = request[:56], request[56:88]
         version, suite, found_kind, zero, key_id, digest, answer_size, zero_too = struct.unpack("<HHHH8s32sII", header)
@@ -328,7 +329,7 @@ class ReferenceEnclave:
                 raise StatusError(OWNER_SIGNATURE_WRONG) from None
         if opened.answer_size < 48 + 344:
             raise StatusError(ANSWER_TOO_SMALL)
-        sealed = _sealed(policy, digest, model_id, flat)
+        sealed = _sealed(policy, digest, model_id, flat, owner + signature + struct.pack("<Q", version))
         model = ReferenceModel(model_id.decode(), owner=owner, version=version, flat=flat)
         return self._receipt(opened, policy, time, model, hashlib.sha256(sealed).digest()), sealed
 
@@ -370,14 +371,14 @@ def _check_padding(plaintext: bytes, content_end: int) -> None:
         raise StatusError(REQUEST_INVALID)
 
 
-def _sealed(policy: int, digest: bytes, model_id: bytes, flat: bytes) -> bytes:
+def _sealed(policy: int, digest: bytes, model_id: bytes, flat: bytes, ownership: bytes) -> bytes:
     """A file with the header of docs/formats.md 2.1; nobody can open it, its key is thrown away."""
     fields = struct.pack(
-        "<HHHH32s32s32s32s32sQHH",
-        *(policy, 1, 1, 1, MRENCLAVE, MRSIGNER, digest, os.urandom(32), os.urandom(32)),
+        "<HHHH32s32s32s32s32s104sQHH",
+        *(policy, 1, 1, 1, MRENCLAVE, MRSIGNER, digest, os.urandom(32), os.urandom(32), ownership),
         *(len(flat), len(model_id), 1),
     )
     rest = fields + model_id + b"\0"
-    start = struct.pack("<8sII", b"CMLSEAL\0", 1, 48 + len(rest))
+    start = struct.pack("<8sII", b"CMLSEAL\0", 2, 48 + len(rest))
     header = start + hashlib.sha256(start + rest).digest() + rest
     return header + AESGCM(os.urandom(32)).encrypt(bytes(12), flat, header)

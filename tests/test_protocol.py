@@ -640,9 +640,10 @@ def test_limits_agree_with_those_of_the_enclave_and_the_document() -> None:
     assert limits()["kMaxAnswerContent"] == protocol.MAX_ANSWER_CONTENT
     assert limits()["kMaxEpochRequests"] == 262_144
     assert "opened 262,144 requests" in DOCUMENT
-    assert protocol.MAX_REQUEST_CONTENT == 144 << 20
-    assert protocol.MAX_ANSWER_CONTENT == 72 << 20
-    assert "kMaxRequestContent is 144 MiB and kMaxAnswerContent 72 MiB" in DOCUMENT
+    assert limits()["kMaxProvisionContent"] == protocol.MAX_PROVISION_CONTENT == 144 << 20
+    assert protocol.MAX_REQUEST_CONTENT == protocol.MAX_ANSWER_CONTENT == 16 << 20
+    assert "kMaxRequestContent = 16 MiB (kind 1) and kMaxProvisionContent = 144 MiB (kind 2)" in DOCUMENT
+    assert "kMaxAnswerContent = 16 MiB" in DOCUMENT
     assert protocol.MAX_REQUEST_CONTENT - 192 >= flat_model.MAX_SIZE
     named = re.search(r"each as u64: ([^.]+)\.", DOCUMENT)
     assert named is not None

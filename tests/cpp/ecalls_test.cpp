@@ -530,17 +530,19 @@ TEST_F(Predicting, RoundsLieWithinTheModel) {
   EXPECT_EQ(Status::kRoundsOutOfRange, range(0, UINT32_MAX));
 }
 
-TEST_F(Predicting, RangesOfRoundsOfLinearModelsAreWithoutEffect) {
+TEST_F(Predicting, RangesOfRoundsOfLinearModelsBeginAtZeroAndEndAnywhere) {
   const uint64_t handle = enclave_.loaded(test::flat_bytes(test::random_model(Kind::kLinear, 2)));
   const auto d = describe(enclave_, handle);
-  EXPECT_EQ(Status::kOk, with([&](Request& r) {
-              r.handle = handle;
-              r.row_count = 1;
-              r.rows_size = d->features * sizeof(float);
-              r.predictions_size = d->groups * sizeof(float);
-              r.round_begin = 50;
-              r.round_end = 7;
-            }));
+  for (const uint32_t begin : {0u, 1u}) {
+    EXPECT_EQ(begin == 0 ? Status::kOk : Status::kRoundsOutOfRange, with([&](Request& r) {
+                r.handle = handle;
+                r.row_count = 1;
+                r.rows_size = d->features * sizeof(float);
+                r.predictions_size = d->groups * sizeof(float);
+                r.round_begin = begin;
+                r.round_end = 7;
+              }));
+  }
 }
 
 // 64 MiB and one byte is how the enclave says "too much" to itself: a buffer of just that size must not pass
