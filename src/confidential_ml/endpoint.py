@@ -16,6 +16,7 @@ from confidential_ml.errors import ConfidentialMLError, InvalidInputError, Reque
 from confidential_ml.protocol import (
     MAX_NONCE_SIZE,
     MAX_PROVISION_CONTENT,
+    MAX_REQUEST_CONTENT,
     REQUEST_OVERHEAD,
     VERSION,
     Kind,
@@ -30,6 +31,7 @@ __all__ = ["ConfidentialEndpoint", "ServingEnclave"]
 _MESSAGE_HEADER_SIZE = 4
 _KIND = slice(_MESSAGE_HEADER_SIZE + 4, _MESSAGE_HEADER_SIZE + 6)
 _MAX_MESSAGE_SIZE = _MESSAGE_HEADER_SIZE + REQUEST_OVERHEAD + MAX_PROVISION_CONTENT
+_MAX_PREDICT_SIZE = _MESSAGE_HEADER_SIZE + REQUEST_OVERHEAD + MAX_REQUEST_CONTENT
 _MAX_STORED_MODELS = 256
 _logger = logging.getLogger("confidential_ml")
 
@@ -189,6 +191,8 @@ class ConfidentialEndpoint:
             return _reply(Result.OK, self._evidence_body(message[_MESSAGE_HEADER_SIZE:]))
         if message[_KIND] == Kind.PROVISION.to_bytes(2, "little"):
             return self._provision(message[_MESSAGE_HEADER_SIZE:])
+        if len(message) > _MAX_PREDICT_SIZE:
+            return _reply(Result.REFUSED)
         return _reply(Result.OK, self._enclave.answer_request(message[_MESSAGE_HEADER_SIZE:]))
 
     def _evidence_body(self, nonce: bytes) -> bytes:

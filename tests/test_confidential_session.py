@@ -1,0 +1,112 @@
+"""Whole remote sessions with the real enclave: the two ends of docs/protocol.md were written apart and meet here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+import confidential_ml as cml
+from confidential_ml import simulated_platform
+from confidential_ml.attestation import ANY, AttestationError, AttestationPolicy, Reason
+from confidential_ml.xgboost_format import to_flat_model
+
+FIXTURES = Path(__file__).parent / "fixtures" / "xgboost"
+ROWS = np.load(FIXTURES / "X.npy")
+MODELS = ["xgb-3.4.1.reg.ubj"]
+
+
+class Session:
+    """An enclave of its own behind an endpoint, and everything that goes over the wire."""
+
+    def __init__(self, directory: Path) -> None:
+        self.enclave = cml.Enclave()
+        self.platform = simulated_platform.of_this_installation()
+        self.directory = directory
+        self.endpoint = cml.ConfidentialEndpoint(self.enclave, collateral=self.platform.collateral(), store=directory)
+        self.wire: list[bytes] = []
+
+    def carry(self, message: bytes) -> bytes:
+        reply = self.endpoint.handle(message)
+        self.wire += [message, reply]
+        return reply
+
+    def remote(self, **policy: Any) -> cml.RemoteModel:
+        wanted = {"mrenclave": self.enclave.identity.mrenclave, "model_digest": ANY, "allow_debug": True, **policy}
+        return cml.RemoteModel(self.carry, AttestationPolicy(**wanted), root=self.platform.root)
+
+    def load_stored(self) -> cml.ConfidentialModel:
+        (path,) = self.directory.glob("*.sealed")
+        return cml.ConfidentialModel.load_sealed(path, enclave=self.enclave)
+
+
+@pytest.fixture
+def session(tmp_path: Path, enclave: cml.Enclave) -> Iterator[Session]:
+    if enclave.identity.platform == "openenclave":
+        pytest.skip("needs the root of a simulated platform")
+    session = Session(tmp_path)
+    with session.enclave:
+        yield session
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_provision_predict_and_receipts(session: Session, name: str) -> None:
+    key = Ed25519PrivateKey.generate()
+    owner = cml.owner_id(key)
+    receipt = session.remote().provision(FIXTURES / name, model_id="m", version=3, owner_key=key)
+    assert (receipt.policy, receipt.owner, receipt.model_version) == ("mrenclave", owner, 3)
+    assert receipt.mrenclave == session.enclave.identity.mrenclave
+    with session.load_stored() as local:
+        assert local.info.model_digest == receipt.model_digest
+        remote = session.remote(model_digest=receipt.model_digest, model_owner=owner, min_model_version=3)
+        values, receipts = remote.predict(ROWS, receipt=True)
+        assert values.tobytes() == local.predict(ROWS).tobytes()
+        assert [one.receipt.model_digest for one in receipts] == [receipt.model_digest]
+        margins = remote.predict(ROWS[:7], output_margin=True, iteration_range=(0, 1))
+        assert margins.tobytes() == local.predict(ROWS[:7], output_margin=True, iteration_range=(0, 1)).tobytes()
+        with pytest.raises(AttestationError) as refused:
+            session.remote(model_owner=owner, min_model_version=4).predict(ROWS)
+        assert refused.value.reason is Reason.MODEL_VERSION
+
+
+def test_the_wire_shows_neither_model_nor_rows_nor_predictions(session: Session) -> None:
+    flat = to_flat_model(FIXTURES / MODELS[0])
+    receipt = session.remote().provision(FIXTURES / MODELS[0], model_id="m")
+    with session.load_stored() as local:
+        values = session.remote(model_digest=receipt.model_digest).predict(ROWS)
+        assert values.tobytes() == local.predict(ROWS).tobytes()
+    wire = b"".join(session.wire)
+    pieces = [flat[i : i + 16] for i in range(0, len(flat) - 16, 16)]
+    pieces += [row.tobytes() for row in ROWS] + [values[i : i + 3].tobytes() for i in range(0, len(values) - 3, 3)]
+    shown = [piece for piece in pieces if len(set(piece)) > 4 and piece in wire]
+    assert len(pieces) > 100
+    assert shown == []
+
+
+def test_epochs_and_replays(session: Session) -> None:
+    receipt = session.remote().provision(FIXTURES / MODELS[0], model_id="m")
+    with session.load_stored() as local:
+        remote = session.remote(model_digest=receipt.model_digest)
+        expected = local.predict(ROWS[:5]).tobytes()
+        assert (remote.predict(ROWS[:5]).tobytes(), remote.attestation_count) == (expected, 1)
+        request = session.wire[-2]
+        assert session.endpoint.handle(request) == bytes([1, 0, 1, 0])  # the same once more
+        session.enclave.new_epoch()
+        assert (remote.predict(ROWS[:5]).tobytes(), remote.attestation_count) == (expected, 1)  # the former key
+        session.enclave.end_former_epoch()
+        assert (remote.predict(ROWS[:5]).tobytes(), remote.attestation_count) == (expected, 2)
+
+
+def test_simulated_evidence_is_refused_by_default(session: Session) -> None:
+    policy = AttestationPolicy(mrenclave=session.enclave.identity.mrenclave, model_digest=ANY, allow_debug=True)
+    with pytest.raises(AttestationError) as refused:
+        cml.RemoteModel(session.carry, policy).predict(ROWS)
+    assert refused.value.reason is Reason.ROOT_UNTRUSTED
+    with pytest.raises(AttestationError) as refused:
+        session.remote(allow_debug=False).predict(ROWS)
+    assert refused.value.reason is Reason.DEBUG_ENCLAVE
+    assert len(session.wire) == 4  # evidence was asked for twice, and nothing else was sent
