@@ -15,4 +15,5 @@ undefined=$(${CXX:-g++} -print-file-name=libubsan.so)
 env LD_PRELOAD="$runtime $undefined" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
   PYTHONPATH="$site" CONFIDENTIAL_ML_TEST_IMAGES="$(pwd)/build/debug/test_images" \
   "$venv/bin/python" -m pytest -q -p no:cacheprovider \
-  tests/test_sealing.py tests/test_predict.py tests/test_batches.py tests/test_inputs.py tests/test_property.py
+  tests/test_sealing.py tests/test_predict.py tests/test_batches.py tests/test_inputs.py tests/test_property.py \
+  tests/test_lifecycle.py

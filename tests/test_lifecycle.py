@@ -407,7 +407,13 @@ time.sleep(float(sys.argv[2]))
 
 
 def test_is_killed_by_a_signal_while_predicting(path: Path, run_python: RunPython) -> None:
-    code = "threading.Timer(0.05, os.kill, (os.getpid(), 2)).start()\nwhile True: model.predict(rows)"
+    # Python leaves SIGINT ignored if it was when it started, as it is in a shell's background.
+    code = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+while True: model.predict(rows)
+"""
     result = run_python(PRELUDE + code, path)
     assert result.returncode in (1, -signal.SIGINT)
     assert "KeyboardInterrupt" in result.stderr
