@@ -6,6 +6,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <type_traits>
 #include <vector>
 
 namespace confidential_ml {
@@ -20,6 +21,8 @@ inline void wipe(void* data, size_t size) {
 template <typename T>
 struct WipingAllocator {
   using value_type = T;
+  using propagate_on_container_move_assignment =
+      std::true_type;  // one is as good as another: moving copies nothing
 
   WipingAllocator() = default;
   template <typename U>
