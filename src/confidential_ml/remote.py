@@ -9,7 +9,6 @@ from typing import Any, Literal, overload
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from confidential_ml import card
 from confidential_ml.attestation import INTEL_ROOT, AttestationPolicy, AttestationResult, Collateral, TrustRoot
 from confidential_ml.errors import InvalidInputError, RemoteError
 from confidential_ml.receipt import Receipt
@@ -265,10 +264,4 @@ class RemoteModel:
             return self._run(step.steps)
 
     def __repr__(self) -> str:
-        attested = self._session.attested
-        if attested is None:
-            return "<confidential_ml.RemoteModel, not attested yet>"
-        return (
-            f"<confidential_ml.RemoteModel {attested.claims.platform}, "
-            f"MRENCLAVE {card.short(attested.result.mrenclave)}, epoch {attested.claims.epoch}>"
-        )
+        return f"<confidential_ml.RemoteModel{',' if self._session.attested is None else ''} {self._session.state()}>"

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from confidential_ml import card
 from confidential_ml.answer import Answer, open_answer
 from confidential_ml.arguments import (
     checked_digest,
@@ -214,13 +215,16 @@ class Attested:
 
     @property
     def claims(self) -> Claims:
+        """What the enclave says about itself."""
         return self.result.claims
 
     def holds_at(self, moment: datetime.datetime) -> bool:
+        """Whether it need not be verified again."""
         # A clock that was set back says nothing about how old this is.
         return self.result.verified_at <= moment < self.expiry
 
     def has_key_of(self, other: Attested) -> bool:
+        """Whether it is the same enclave in the same epoch."""
         return self.claims.epoch_digest == other.claims.epoch_digest
 
 
@@ -445,7 +449,14 @@ class RemoteSession:
     # ---- models -----------------------------------------------------------------------------------------------------
 
     def provision(
-        self, model: Any, *, model_id: str, policy: str, version: int, owner_key: Ed25519PrivateKey | None
+        self,
+        model: Any,
+        *,
+        model_id: str,
+        policy: str,
+        version: int,
+        owner_key: Ed25519PrivateKey | None,
+        again: Again | None = None,
     ) -> Steps[tuple[Receipt, Attested]]:
         """The receipt, and whose it is; the arguments are those of :meth:`confidential_ml.RemoteModel.provision`."""
         # Before the model is read, which may take a while.
@@ -472,7 +483,7 @@ class RemoteSession:
                 time=time,
             )
 
-        attested, request, answer = yield from self._exchange(build, Kind.PROVISION, None)
+        attested, request, answer = yield from self._exchange(build, Kind.PROVISION, None, again)
         if answer.content or not answer.receipt:
             raise RemoteError("the enclave's answer is not one to a provisioned model; client and enclave do not match")
         receipt = _checked_receipt(attested, request, answer)
@@ -485,11 +496,12 @@ class RemoteSession:
     # ---- the wire ---------------------------------------------------------------------------------------------------
 
     def _exchange(
-        self, build: Callable[[Claims], Request], kind: Kind, model: ModelClaim | None
+        self, build: Callable[[Claims], Request], kind: Kind, model: ModelClaim | None, again: Again | None = None
     ) -> Steps[tuple[Attested, Request, Answer]]:
         """Send a request, again if the enclave's key has changed meanwhile; its answer, if that is a success."""
+        again = again or self._again
         attested: Attested = yield from self.fresh()
-        reply = yield from self._again(lambda: self._ask(attested, build, model), kind)
+        reply = yield from again(lambda: self._ask(attested, build, model), kind)
         if reply is None:
             former = attested
             attested = yield Alone(self._attest_unless_rekeyed(former))
@@ -498,7 +510,7 @@ class RemoteSession:
                     "the enclave cannot read the request and has no new key: the request is changed or sent twice on "
                     "its way; check what lies between here and the host"
                 )
-            reply = yield from self._again(lambda: self._ask(attested, build, model), kind)
+            reply = yield from again(lambda: self._ask(attested, build, model), kind)
         if reply is None:
             raise RequestUnreadableError(
                 "the enclave cannot read the request, encrypted anew to its new key, either; check what lies between "
@@ -538,6 +550,13 @@ class RemoteSession:
         if result is not Result.OK and len(reply) > _REPLY_HEADER_SIZE:
             raise RemoteError("the reply reports a failure and holds more; it was changed or is no host's reply")
         return result, reply[_REPLY_HEADER_SIZE:]
+
+    def state(self) -> str:
+        """Whom one talks to, in a few words."""
+        if self.attested is None:
+            return "not attested yet"
+        claims = self.attested.claims
+        return f"{claims.platform}, MRENCLAVE {card.short(self.attested.result.mrenclave)}, epoch {claims.epoch}"
 
     def _time(self) -> int:
         return (self._now() - _EPOCH_1970) // _MILLISECOND
