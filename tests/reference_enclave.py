@@ -266,8 +266,7 @@ class ReferenceEnclave:
         prk = hmac.new(opened.message[56:88] + nonce, opened.secret, "sha256").digest()
         key = hmac.new(prk, b"key\x01", "sha256").digest()
         gcm_nonce = hmac.new(prk, b"nonce\x01", "sha256").digest()[:12]
-        aad = hashlib.sha256(opened.message).digest() + header
-        return header + nonce + AESGCM(key).encrypt(gcm_nonce, plaintext, aad)
+        return header + nonce + AESGCM(key).encrypt(gcm_nonce, plaintext, header)
 
     # ---- what is asked for
 
