@@ -293,7 +293,7 @@ class ReferenceEnclave:
         if not flags & 2:
             return content, b"", bytes(32)
         blind = os.urandom(32)
-        hashed = hashlib.sha256(b"confidential_ml receipt v1" + blind + content).digest()
+        hashed = hashlib.sha256(b"confidential_ml content v1" + blind + content).digest()
         if 48 + len(content) + 344 > opened.answer_size:
             raise StatusError(ANSWER_TOO_SMALL)
         return content, self._receipt(opened, 0, time, model, hashed), blind

@@ -443,7 +443,7 @@ def test_a_receipt_of_predictions_is_that_of_the_document(receipted: tuple[Reque
     assert found["epoch digest"] == receipt.epoch_digest == claims.epoch_digest
     assert found["MRENCLAVE"].hex() == receipt.mrenclave == MRENCLAVE.hex()
     assert found["SHA-256"].hex() == receipt.request_digest == hashlib.sha256(request.message).hexdigest()
-    hashed = hashlib.sha256(b"confidential_ml receipt v1" + answer.blind + answer.content).hexdigest()
+    hashed = hashlib.sha256(b"confidential_ml content v1" + answer.blind + answer.content).hexdigest()
     assert found["kind 1"].hex() == receipt.content_digest == hashed
     assert receipt.data == answer.receipt
 

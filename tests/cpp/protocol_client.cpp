@@ -385,7 +385,7 @@ std::optional<Receipt> verify_receipt(const Bytes& receipt, const Bytes& receipt
 }
 
 Bytes blinded_content_digest(const Bytes& blind, const Bytes& content) {
-  return sha256_of(join({text("confidential_ml receipt v1"), blind, content}));
+  return sha256_of(join({text("confidential_ml content v1"), blind, content}));
 }
 
 OwnerKey new_owner() {
