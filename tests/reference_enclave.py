@@ -215,7 +215,8 @@ class ReferenceEnclave:
         return (sealed[0] if sealed else b""), answer
 
     def _open(self, request: bytes, kind: int) -> Opened:
-        if len(request) < 88 + 16 or len(request) > 88 + 16 + limits()[MAX_CONTENT[kind]]:
+        size = len(request) - 88 - 16
+        if not is_bucket(size) or size > limits()[MAX_CONTENT[kind]]:
             raise RequestUnreadableError
         header, enc = request[:56], request[56:88]
         version, suite, found_kind, zero, key_id, digest, answer_size, zero_too = struct.unpack("<HHHH8s32sII", header)
@@ -318,7 +319,7 @@ class ReferenceEnclave:
         digest = hashlib.sha256(flat).digest()
         if owner == bytes(32):
             if signature != bytes(64):
-                raise StatusError(REQUEST_INVALID)
+                raise StatusError(OWNER_SIGNATURE_WRONG)
         else:
             signed = digest + struct.pack("<QH", version, id_size) + model_id
             try:
