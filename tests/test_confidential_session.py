@@ -128,10 +128,7 @@ def test_every_broken_request_gets_its_status(session: Session) -> None:
             try:
                 answer = session.enclave.answer_request(case.request.message)
                 status: int | None = open_answer(case.request, answer).status
-            except cml.RequestUnreadableError:
-                status = UNREADABLE
-            except cml.EnclaveError as error:
-                assert "sizes" in str(error), case.name  # too short to be looked at
+            except cml.EnclaveError:  # also of requests too short to be looked at
                 status = UNREADABLE
             assert status == case.expected, case.name
     assert len(cases) > 60
