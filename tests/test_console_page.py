@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -29,7 +27,9 @@ FLAGS = [
 
 
 def chromium() -> str | None:
-    return next((found for found in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if found), None)
+    return next(
+        (found for found in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if found), None
+    )
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ class Visit:
             self.complaints.append(message.text)
 
     def pins(self, **changes: str) -> dict[str, str]:
-        root = hashlib.sha256(self.host.platform.root.public_key).hexdigest()
+        root = self.host.platform.root.fingerprint
         right = {
             "root": root,
             "mrenclave": self.host.enclave.identity.mrenclave,
@@ -105,11 +105,14 @@ class Visit:
         }
         return right | changes
 
-    def pin(self, debug: bool = True, **changes: str) -> str:
+    def pin(self, **changes: str) -> str:
         """Pin what is right but for these changes; the state of the verdict."""
         for name, value in self.pins(**changes).items():
             self.page.fill(f"#pin-{name}", value)
-        self.page.set_checked("#pin-debug", debug)
+        self.page.set_checked("#pin-debug", True)
+        return self.submit()
+
+    def submit(self) -> str:
         self.page.click("text=Pin and attest")
         return self.state()
 
@@ -193,7 +196,9 @@ def test_nothing_on_the_wire_shows_a_row_or_a_prediction(visit: Visit, host: Hos
     assert [one for one in secret if one in wire] == []
     assert len(message) == 4 + 88 + bucket_size(40 + ROWS.nbytes) + 16
     # The page shows both, byte for byte, and cuts them into the parts that they have.
-    shown = visit.page.eval_on_selector_all(".part.clear code, .part.sealed code", "all => all.map(one => one.textContent)")
+    shown = visit.page.eval_on_selector_all(
+        ".part.clear code, .part.sealed code", "all => all.map(one => one.textContent)"
+    )
     starts = [one.split(" ")[0] for one in shown]
     assert all(start in wire.hex() for start in starts)
     assert "".join(starts[:6]) == message[:92].hex()
@@ -243,7 +248,7 @@ def test_a_new_epoch_is_followed(visit: Visit, host: Host) -> None:
 
 
 def test_many_requests_are_measured(visit: Visit, host: Host) -> None:
-    host.metrics = "# HELP x y\nconfidential_ml_requests_total 7.0\nconfidential_ml_bad{a=\"b\"} 1\nother 3\n"
+    host.metrics = '# HELP x y\nconfidential_ml_requests_total 7.0\nconfidential_ml_bad{a="b"} 1\nother 3\n'
     visit.open()
     assert visit.pin() == "accepted"
     visit.page.fill("#rows", as_text(ROWS))
@@ -295,7 +300,9 @@ def test_what_differs_from_a_pin_is_refused(visit: Visit, host: Host) -> None:
 
 def test_a_debug_enclave_is_refused_unless_asked_for(visit: Visit) -> None:
     visit.open()
-    assert visit.pin(debug=False) == "refused"
+    assert visit.pin() == "accepted"
+    visit.page.set_checked("#pin-debug", False)
+    assert visit.submit() == "refused"
     assert "debug-enclave" in visit.text("#verdict-sentence")
 
 
@@ -498,11 +505,3 @@ def test_the_page_does_not_run_where_there_is_no_cryptography(browser: Browser, 
     page.wait_for_selector("text=This browser cannot check")
     assert page.is_disabled("#predict")
     context.close()
-
-
-if os.environ.get("CONFIDENTIAL_ML_SCREENSHOTS"):  # where to write them, for people
-
-    def test_screenshots(browser: Browser, host: Host) -> None:
-        from console_screenshots import take
-
-        take(browser, host, Path(os.environ["CONFIDENTIAL_ML_SCREENSHOTS"]))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from attestation_attacks import ATTACKS, BASE, NONCE, ODD_CERTIFICATES, POLICY, Attack, attested, trusted
+from attestation_attacks import ATTACKS, BASE, NONCE, ODD_CERTIFICATES, POLICY, SECOND, Attack, attested, trusted
 from attestation_pki import Built, changed
 from console_node import Node, node
-from test_attestation_attacks import EDGES, GENUINE, SECOND, TOGETHER
+from test_attestation_attacks import EDGES, GENUINE, TOGETHER
 
 from confidential_ml.attestation import ANY, AttestationPolicy, TcbStatus
 
@@ -30,12 +29,12 @@ def milliseconds(moment: datetime.datetime) -> int:
 
 
 def fingerprint(root_der: bytes) -> str:
-    return hashlib.sha256(trusted(root_der).public_key).hexdigest()
+    return trusted(root_der).fingerprint
 
 
 def as_javascript(policy: Mapping[str, object]) -> dict[str, Any]:
     """A policy as the page has it."""
-    wanted = AttestationPolicy(**(POLICY | dict(policy)))  # type: ignore[arg-type]
+    wanted = AttestationPolicy(**(POLICY | dict(policy)))
     values: dict[str, Any] = {}
     for name in wanted.__dataclass_fields__:
         value = getattr(wanted, name)
@@ -79,9 +78,7 @@ def ask(
 )
 def test_the_page_refuses_an_attack_for_the_same_reason(node: Node, one: Attack) -> None:
     built = one.built()
-    answer = ask(
-        node, built, one.policy, evidence=built.quote if one.bare else None, nonce=one.nonce, after=one.after
-    )
+    answer = ask(node, built, one.policy, evidence=built.quote if one.bare else None, nonce=one.nonce, after=one.after)
     assert answer.get("error") == "AttestationError", answer
     assert answer["reason"] == OTHER_REASONS.get(one.name, one.reason), answer
 

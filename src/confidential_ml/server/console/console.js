@@ -1,7 +1,7 @@
 // The page: what happens when.
 
 import { RELEASE } from "./compiled_in.js";
-import { byId, say } from "./dom.js";
+import { byId, element, say } from "./dom.js";
 import { showKeep, showKept } from "./keep_view.js";
 import { showModels, showNoModels } from "./models_view.js";
 import { NOTHING, checkPins, forgetPins, loadPins, missingPins, policyOf, rootOf, savePins } from "./pins.js";
@@ -14,7 +14,7 @@ import { parseRows } from "./rows.js";
 import { Server } from "./server.js";
 import { Session } from "./session.js";
 import { Speed, showMetrics } from "./speed_view.js";
-import { showBanners, showFacts, showRefusal, showSteps, showVerdict } from "./verdict_view.js";
+import { showAccepted, showBanners, showFacts, showRefusal, showSteps, showVerdict } from "./verdict_view.js";
 import { showWire } from "./wire_view.js";
 
 const MEASURED = 25;
@@ -52,7 +52,7 @@ async function attest() {
       showVerdict("unpinned", "Genuine, but not compared", "The signatures are right. Whether it is the enclave you want, nobody has told this page.", missing);
       showSteps(session.verified?.steps ?? [], "");
     } else {
-      showVerdict("accepted", "Accepted", "A genuine enclave with what you pinned holds the key that this page encrypts to.");
+      showAccepted(accepted.verified);
       showSteps(accepted.steps, "");
     }
   } catch (error) {
@@ -175,7 +175,7 @@ async function predict(count) {
 
 /** @param {unknown} error */
 async function showFailure(error) {
-  byId("result").replaceChildren();
+  byId("result").replaceChildren(element("p", "empty", "No predictions: the last request failed."));
   if (error instanceof AttestationError) {
     showRefusal(error);
     showUnverified(error, await unverified());
@@ -278,8 +278,12 @@ async function start() {
     byId("attest").disabled = true;
     return;
   }
-  if (IS_FILE) byId("connect").hidden = false;
-  else connect(location.origin);
+  if (IS_FILE) {
+    byId("connect").hidden = false;
+    byId("attest").disabled = true;
+  } else {
+    connect(location.origin);
+  }
   setInterval(() => {
     if (!isBusy) showFacts(session?.verified ?? null, session?.expiry ?? 0);
   }, 1000);

@@ -58,7 +58,7 @@ export function forgetPins(server) {
 /** The root that is pinned: Intel's, or the one of that fingerprint. @param {Pins} pins */
 export async function rootOf(pins) {
   const fingerprint = rootFingerprint(pins);
-  return fingerprint === null ? intelRoot() : { name: "the root you pinned", fingerprint };
+  return fingerprint === null ? intelRoot() : { name: "the root you pinned", fingerprint, isIntels: false };
 }
 
 /** @param {Pins} pins @returns {string | null} */

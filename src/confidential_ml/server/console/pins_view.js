@@ -41,7 +41,8 @@ function pinRow({ name, label, hint, also }) {
   const input = textInput(name, hint);
   const text = element("label", "", label);
   text.setAttribute("for", input.id);
-  const values = element("div", "pin-values", element("div", "seen-list"), input);
+  const field = element("div", "seen pinned", element("span", "", "pinned"), input);
+  const values = element("div", "pin-values", element("div", "seen-list"), field);
   if (also.length !== 0) {
     const more = also.map(([other, title]) => {
       const one = textInput(other, "");

@@ -5,7 +5,7 @@ import { byId, element, pairs, svg } from "./dom.js";
 const SHOWN = 60; // requests in the chart
 const KEPT = 500;
 const HEIGHT = 144;
-const WIDTH = 720;
+const NARROWEST = 240;
 const MAX_METRICS = 8;
 const SAMPLE = /^([a-zA-Z_:][a-zA-Z0-9_:]*) (\d+(?:\.\d+)?(?:e[+-]?\d+)?)$/;
 
@@ -15,6 +15,7 @@ export class Speed {
   constructor() {
     /** @type {Measured[]} */
     this.measured = [];
+    addEventListener("resize", () => this.show());
   }
 
   /** @param {import("./session.js").Prediction} done */
@@ -26,6 +27,7 @@ export class Speed {
   }
 
   show() {
+    if (this.measured.length === 0) return;
     const totals = this.measured.map((one) => one.wait + one.own).sort((a, b) => a - b);
     const rows = this.measured.reduce((sum, one) => sum + one.rows, 0);
     const busy = totals.reduce((sum, one) => sum + one, 0) / 1000;
@@ -35,9 +37,9 @@ export class Speed {
         "numbers",
         figure(quantile(totals, 0.5).toFixed(1), " ms", "median"),
         figure(quantile(totals, 0.95).toFixed(1), " ms", "95th percentile"),
-        figure((totals.length / busy).toFixed(1), " /s", "requests, one after the other"),
+        figure((totals.length / busy).toFixed(1), " /s", "requests"),
         figure(Math.round(rows / busy).toLocaleString("en"), " /s", "rows"),
-        figure(totals.length.toLocaleString("en"), "", "requests"),
+        figure(totals.length.toLocaleString("en"), "", "measured, one by one"),
       ),
       chart(this.measured.slice(-SHOWN)),
       element("p", "legend", element("span", "wait", "network and enclave"), element("span", "own", "encrypting and opening in this page")),
@@ -58,11 +60,13 @@ function quantile(sorted, share) {
 /** One bar a request. @param {Measured[]} measured */
 function chart(measured) {
   const top = niceTop(Math.max(...measured.map((one) => one.wait + one.own)));
+  // As wide as its place, so that its text is not stretched.
+  const width = Math.max(NARROWEST, byId("speed").clientWidth);
   const [left, bottom] = [52, HEIGHT - 8];
   const y = (/** @type {number} */ value) => bottom - (value / top) * (bottom - 12);
-  const step = (WIDTH - left) / SHOWN;
+  const step = (width - left) / SHOWN;
   const lines = [0, top / 2, top].flatMap((value) => [
-    svg("line", { class: "grid", x1: left, x2: WIDTH, y1: y(value), y2: y(value) }),
+    svg("line", { class: "grid", x1: left, x2: width, y1: y(value), y2: y(value) }),
     svg("text", { x: left - 8, y: y(value) + 4, "text-anchor": "end" }, `${Number(value.toPrecision(3))} ms`),
   ]);
   const bars = measured.flatMap(({ wait, own }, at) => {
@@ -74,7 +78,7 @@ function chart(measured) {
     ];
   });
   const label = `Latency of the last ${measured.length} requests, up to ${top} milliseconds`;
-  return svg("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label, preserveAspectRatio: "none" }, ...lines, ...bars);
+  return svg("svg", { class: "chart", viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": label }, ...lines, ...bars);
 }
 
 /** @param {number} value @returns {number} the next of 1, 2, 5 times a power of ten */

@@ -18,9 +18,24 @@ const ADVICE = new Map([
  */
 export function showVerdict(state, title, sentence, advice = "") {
   byId("verdict").dataset.state = state;
+  delete byId("verdict").dataset.protects;
   byId("verdict-title").textContent = title;
   byId("verdict-sentence").textContent = sentence;
   say(byId("verdict-advice"), advice);
+}
+
+/** A verdict in favour; of what protects nothing it says so in the same breath. @param {VerifiedEvidence} verified */
+export function showAccepted({ claims, report }) {
+  const isSimulation = claims.platform !== "openenclave";
+  if (!isSimulation && !report.isDebug) {
+    showVerdict("accepted", "Accepted", "A genuine enclave with what you pinned holds the key that this page encrypts to.");
+    return;
+  }
+  const [what, why] = isSimulation
+    ? ["simulation", "It is what you pinned, and it is not SGX: it protects nothing. Send it nothing that matters."]
+    : ["debug enclave", "It is what you pinned, and its memory can be read. Send it nothing that matters."];
+  showVerdict("accepted", `Accepted: a ${what}`, why);
+  byId("verdict").dataset.protects = "no";
 }
 
 /** Why there is no verdict in favour. @param {unknown} error */
@@ -72,9 +87,9 @@ export function showFacts(verified, expiry) {
   place.replaceChildren(
     chip(isUpToDate ? "good" : "warn", "TCB", verified.tcbStatus),
     chip(verified.advisories.length === 0 ? "" : "warn", "Advisories", verified.advisories.join(", ") || "none"),
-    chip("", "Root", verified.root.name),
+    chip("", "Root", verified.root.isIntels ? "Intel" : "yours, pinned"),
     chip("", "Verified", `${duration(Date.now() - verified.verifiedAt)} ago`),
-    chip(left > 60_000 ? "" : "warn", "Holds for", left > 0 ? duration(left) : "expired"),
+    chip(left > 60_000 ? "" : "warn", "Expires in", left > 0 ? duration(left) : "no time: expired"),
     chip("", "Epoch", String(verified.claims.epoch)),
     chip("", "SVN", String(verified.report.isvSvn)),
     chip("", "FMSPC", verified.fmspc),

@@ -3,7 +3,7 @@
 import { hex } from "./bytes.js";
 import { byId, element } from "./dom.js";
 
-const SHOWN = 192; // bytes of a part
+const SHOWN = 128; // bytes of a part
 
 /** @typedef {{ name: string, size: number, kind: "clear" | "sealed" | "private", means: string }} Part */
 
