@@ -54,7 +54,12 @@ const QUESTIONS = {
   async request({ claims, rows, options }) {
     kept = { claims: await parseClaims(fromHex(claims)), options: { ...options, time: BigInt(options.time) } };
     kept.model = kept.claims.models[0];
-    kept.request = await predictRequest(kept.claims, kept.model, Float32Array.from(rows, (value) => (value === "nan" ? NaN : Number(value))), kept.options);
+    kept.request = await predictRequest(
+      kept.claims,
+      kept.model,
+      Float32Array.from(rows, (value) => (value === "nan" ? NaN : Number(value))),
+      kept.options,
+    );
     return { message: hex(kept.request.message), answerSize: kept.request.answerSize };
   },
   async answer({ answer, mrenclave }) {
@@ -90,7 +95,12 @@ async function respond({ question, ...rest }) {
   try {
     answer = await QUESTIONS[question](rest);
   } catch (error) {
-    answer = { error: error.name, reason: error.reason ?? error.code ?? null, sentence: error.message, seen: error.seen ?? null };
+    answer = {
+      error: error.name,
+      reason: error.reason ?? error.code ?? null,
+      sentence: error.message,
+      seen: error.seen ?? null,
+    };
   }
   process.stdout.write(`${JSON.stringify(answer)}\n`);
 }

@@ -20,7 +20,9 @@ const OVERHEAD = HEADER_SIZE + NONCE_SIZE + 16;
  */
 export async function openAnswer(request, answer) {
   if (answer.length !== OVERHEAD + request.answerSize) {
-    throw new RemoteError(`the answer has ${answer.length} bytes, not ${OVERHEAD + request.answerSize}; it was exchanged`);
+    throw new RemoteError(
+      `the answer has ${answer.length} bytes, not ${OVERHEAD + request.answerSize}; it was exchanged`,
+    );
   }
   const header = answer.slice(0, HEADER_SIZE);
   const nonce = answer.slice(HEADER_SIZE, HEADER_SIZE + NONCE_SIZE);
@@ -56,7 +58,8 @@ function parse(plaintext) {
   const content = read.take(Number(contentSize));
   const receipt = read.take(receiptSize);
   if (!isZero(read.take(read.left))) throw malformed("its padding is not zero");
-  if (status !== 0 && (receiptSize !== 0 || contentSize !== 0n)) throw malformed("it reports a failure and holds a result");
+  if (status !== 0 && (receiptSize !== 0 || contentSize !== 0n))
+    throw malformed("it reports a failure and holds a result");
   if (receiptSize === 0 && !isZero(blind)) throw malformed("it has a blind and no receipt");
   return { status, content, receipt, blind, plaintext };
 }
@@ -65,4 +68,3 @@ function parse(plaintext) {
 function malformed(problem) {
   return new RemoteError(`the enclave's answer is malformed: ${problem}; page and enclave do not match`);
 }
-

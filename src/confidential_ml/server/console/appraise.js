@@ -3,7 +3,7 @@
 import { equal } from "./bytes.js";
 import { AttestationError } from "./refusal.js";
 
-/** Says in a policy that any value will do. */
+/** Says in a policy that any value will do. @type {unique symbol} */
 export const ANY = Symbol("ANY");
 
 /**
@@ -69,22 +69,29 @@ function checkEnclave({ report }, policy, steps) {
     throw new AttestationError("mrsigner", `MRSIGNER ${report.mrsigner} is not the one you pinned`);
   }
   if (policy.isvProdId !== null && policy.isvProdId !== ANY && policy.isvProdId !== report.isvProdId) {
-    throw new AttestationError("isv-prod-id", `the enclave has product id ${report.isvProdId}, not ${policy.isvProdId}`);
+    throw new AttestationError(
+      "isv-prod-id",
+      `the enclave has product id ${report.isvProdId}, not ${policy.isvProdId}`,
+    );
   }
   if (report.isvSvn < (policy.minIsvSvn ?? 0)) {
-    throw new AttestationError("isv-svn", `the enclave has SVN ${report.isvSvn}, at least ${policy.minIsvSvn} is wanted`);
+    throw new AttestationError(
+      "isv-svn",
+      `the enclave has SVN ${report.isvSvn}, at least ${policy.minIsvSvn} is wanted`,
+    );
   }
   steps.push(`MRENCLAVE ${report.mrenclave} ${how(policy.mrenclave)}`);
   steps.push(`MRSIGNER ${report.mrsigner} ${how(policy.mrsigner)}`);
-  steps.push(
-    `product id ${report.isvProdId} ${how(policy.isvProdId)}, SVN ${report.isvSvn} ${how(policy.minIsvSvn)}`,
-  );
+  steps.push(`product id ${report.isvProdId} ${how(policy.isvProdId)}, SVN ${report.isvSvn} ${how(policy.minIsvSvn)}`);
 }
 
 /** @param {VerifiedEvidence} verified @param {Policy} policy @param {string[]} steps */
 function checkPlatform(verified, policy, steps) {
   if (!policy.acceptedTcb.has(verified.tcbStatus)) {
-    throw new AttestationError("tcb-status", `the machine's TCB status is ${verified.tcbStatus}, which you do not accept`);
+    throw new AttestationError(
+      "tcb-status",
+      `the machine's TCB status is ${verified.tcbStatus}, which you do not accept`,
+    );
   }
   const { acceptedAdvisories } = policy;
   const missing = acceptedAdvisories === ANY ? [] : verified.advisories.filter((one) => !acceptedAdvisories.has(one));
@@ -103,10 +110,19 @@ function checkPlatform(verified, policy, steps) {
   steps.push(`TCB status ${verified.tcbStatus} and advisories accepted; machine ${verified.ppid} ${how(policy.ppids)}`);
 }
 
-/** @param {VerifiedEvidence} verified @param {Policy} policy @param {Uint8Array} nonce @param {number} now @param {string[]} steps */
+/**
+ * @param {VerifiedEvidence} verified
+ * @param {Policy} policy
+ * @param {Uint8Array} nonce
+ * @param {number} now
+ * @param {string[]} steps
+ */
 function checkFreshness(verified, policy, nonce, now, steps) {
   if (!equal(verified.claims.nonce, nonce)) {
-    throw new AttestationError("nonce", "the claims hold another nonce than was asked for: this answers another question");
+    throw new AttestationError(
+      "nonce",
+      "the claims hold another nonce than was asked for: this answers another question",
+    );
   }
   if (now > verified.earliestExpiry) {
     throw new AttestationError("too-old", "what it was verified with has expired since; attest again");
@@ -127,7 +143,8 @@ function acceptedModels(claimed, policy) {
   const owners = policy.modelOwner;
   if (owners === null) return models;
   models = models.filter((one) => one.owner !== null && owners.has(one.owner));
-  if (models.length === 0) throw new AttestationError("model-owner", "the enclave has loaded no such model of that owner");
+  if (models.length === 0)
+    throw new AttestationError("model-owner", "the enclave has loaded no such model of that owner");
   const least = policy.minModelVersion ?? 0n;
   models = models.filter((one) => one.version >= least);
   if (models.length === 0) {
@@ -147,7 +164,10 @@ function checkConfiguration({ claims }, policy, steps) {
   steps.push(`config digest ${claims.configDigest} ${how(policy.configDigest)}; rollback ${claims.rollback}`);
 }
 
-/** How a value came to be accepted, so that nobody takes one that was not looked at for a checked one. @param {unknown} wanted */
+/**
+ * How a value came to be accepted, so that nobody takes one that was not looked at for a checked one.
+ * @param {unknown} wanted
+ */
 function how(wanted) {
   if (wanted === null) return "(not asked for)";
   return wanted === ANY ? "(any)" : "as pinned";

@@ -10,7 +10,11 @@ const EPOCH_PART_SIZE = 144;
 const MAX_NONCE_SIZE = 64;
 const MAX_MODELS = 256;
 const MODEL_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
-const PLATFORMS = new Map([[1, "simulation"], [2, "openenclave-simulation"], [3, "openenclave"]]);
+const PLATFORMS = new Map([
+  [1, "simulation"],
+  [2, "openenclave-simulation"],
+  [3, "openenclave"],
+]);
 const ROLLBACKS = new Map([[0, "unprotected"]]);
 
 /**

@@ -38,7 +38,6 @@ export function parseCollateral(document) {
   /** @type {Collateral} */
   const values = {};
   for (const name of TEXTS) {
-    // eslint-disable-next-line no-control-regex
     if (!/^[\x00-\x7f]*$/.test(found.text(name))) throw malformed(`${name} holds a character that is not ASCII`);
     values[name] = ascii(found.text(name));
   }

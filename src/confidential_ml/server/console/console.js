@@ -42,14 +42,23 @@ function connect(base) {
 async function attest() {
   if (session === null || isBusy) return;
   setBusy(true);
-  showVerdict("checking", "Checking…", "Asking for evidence with a fresh nonce, and verifying every signature of it here.");
+  showVerdict(
+    "checking",
+    "Checking…",
+    "Asking for evidence with a fresh nonce, and verifying every signature of it here.",
+  );
   showSteps([], "");
   const [health, models] = await Promise.all([settled(session.server.health()), settled(session.server.models())]);
   try {
     const missing = missingPins(pins);
     const accepted = await session.attest(await rootOf(pins), missing === "" ? policyOf(pins) : null);
     if (accepted === null) {
-      showVerdict("unpinned", "Genuine, but not compared", "The signatures are right. Whether it is the enclave you want, nobody has told this page.", missing);
+      showVerdict(
+        "unpinned",
+        "Genuine, but not compared",
+        "The signatures are right. Whether it is the enclave you want, nobody has told this page.",
+        missing,
+      );
       showSteps(session.verified?.steps ?? [], "");
     } else {
       showAccepted(accepted.verified);
@@ -189,7 +198,8 @@ async function showFailure(error) {
     throw error;
   }
   const hint = error instanceof RemoteError && error.code === "token_wrong" ? " Type the server's bearer token." : "";
-  say(byId("try-error"), error.message.charAt(0).toUpperCase() + error.message.slice(1) + hint);
+  const sentence = error.message.charAt(0).toUpperCase() + error.message.slice(1).replace(/\.$/, "");
+  say(byId("try-error"), `${sentence}.${hint}`);
 }
 
 /** @param {boolean} busy */
@@ -199,7 +209,11 @@ function setBusy(busy) {
   byId("attest").disabled = busy;
 }
 
-/** The value, or null: the page does without it. @template T @param {Promise<T>} promise @returns {Promise<T | null>} */
+/**
+ * The value, or null: the page does without it. @template T
+ * @param {Promise<T>} promise
+ * @returns {Promise<T | null>}
+ */
 async function settled(promise) {
   try {
     return await promise;
@@ -254,7 +268,8 @@ function choose(event) {
 async function start() {
   buildPins();
   showPins(pins);
-  byId("release").textContent = `confidential_ml ${RELEASE}. Nothing on this page comes from elsewhere; its script may talk to this server alone.`;
+  byId("release").textContent =
+    `confidential_ml ${RELEASE}. Nothing on this page comes from elsewhere; its script may talk to this server alone.`;
   byId("attest").addEventListener("click", () => void attest());
   byId("pins").addEventListener("submit", pin);
   byId("forget").addEventListener("click", () => {

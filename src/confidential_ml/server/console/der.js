@@ -48,7 +48,8 @@ export function typed(element, tag) {
 /** Refuses an INTEGER that is not in its shortest form; its content. @param {Element | undefined} element */
 export function shortest(element) {
   const content = typed(element, INTEGER);
-  const isLong = content.length > 1 && (content[0] === 0 ? content[1] < 0x80 : content[0] === 0xff && content[1] >= 0x80);
+  const isLong =
+    content.length > 1 && (content[0] === 0 ? content[1] < 0x80 : content[0] === 0xff && content[1] >= 0x80);
   if (content.length === 0 || isLong) throw new DerError("an integer is not in its shortest form");
   return content;
 }
@@ -81,7 +82,9 @@ export function wholeBits(element) {
 export function time(element) {
   const isShort = element !== undefined && element.tag === UTC_TIME;
   const text = String.fromCharCode(...typed(element, isShort ? UTC_TIME : GENERALIZED_TIME));
-  const found = (isShort ? /^(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/ : /^(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/).exec(text);
+  const found = (isShort ? /^(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/ : /^(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/).exec(
+    text,
+  );
   if (found === null) throw new DerError("a time has another form");
   const [written, month, day, hour, minute, second] = found.slice(1).map(Number);
   const year = isShort ? written + (written < 50 ? 2000 : 1900) : written;

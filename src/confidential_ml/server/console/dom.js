@@ -31,10 +31,19 @@ export function svg(tag, attributes, ...children) {
 
 /** Names and values. @param {[string, Node | string][]} pairs */
 export function pairs(pairs) {
-  return element("dl", "pairs", ...pairs.flatMap(([name, value]) => [element("dt", "", name), element("dd", "", value)]));
+  return element(
+    "dl",
+    "pairs",
+    ...pairs.flatMap(([name, value]) => [element("dt", "", name), element("dd", "", value)]),
+  );
 }
 
-/** A word or two with a meaning. @param {"" | "good" | "bad" | "warn"} kind @param {string} name @param {string} value */
+/**
+ * A word or two with a meaning.
+ * @param {"" | "good" | "bad" | "warn"} kind
+ * @param {string} name
+ * @param {string} value
+ */
 export function chip(kind, name, value) {
   const children = name === "" ? [] : [element("span", "", name)];
   return element("span", `chip ${kind}`, ...children, element("b", "", value));

@@ -47,7 +47,9 @@ export class SenderContext {
  * @returns {Promise<{ enc: Uint8Array, context: SenderContext }>}
  */
 export async function setupSender(publicKey, info) {
-  const pair = /** @type {CryptoKeyPair} */ (await crypto.subtle.generateKey({ name: "X25519" }, false, ["deriveBits"]));
+  const pair = /** @type {CryptoKeyPair} */ (
+    await crypto.subtle.generateKey({ name: "X25519" }, false, ["deriveBits"])
+  );
   const enc = new Uint8Array(await crypto.subtle.exportKey("raw", pair.publicKey));
   return setupSenderWith(publicKey, info, pair.privateKey, enc);
 }
@@ -84,7 +86,13 @@ async function labeledExtract(suite, salt, label, ikm) {
   return hkdfExtract(salt, concat(VERSION_LABEL, suite, ascii(label), ikm));
 }
 
-/** @param {Uint8Array} suite @param {Uint8Array} prk @param {string} label @param {Uint8Array} info @param {number} size */
+/**
+ * @param {Uint8Array} suite
+ * @param {Uint8Array} prk
+ * @param {string} label
+ * @param {Uint8Array} info
+ * @param {number} size
+ */
 async function labeledExpand(suite, prk, label, info, size) {
   const length = Uint8Array.of(size >> 8, size & 0xff);
   return hkdfExpand(prk, concat(length, VERSION_LABEL, suite, ascii(label), info), size);

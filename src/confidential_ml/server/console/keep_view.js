@@ -16,8 +16,16 @@ export function showKeep() {
     save(bytes, "confidential_ml-console.html");
   });
   byId("keep-body").append(
-    element("p", "", "The host that you are checking has just handed you this page. A dishonest host can hand out a page that says “accepted” to everything, sends your rows in clear, and shows you whatever digest you like. No page can vouch for itself."),
-    element("p", "", "Keep it as a file instead. Compare its SHA-256 with that of a release you trust, or write it from an installation of your own, and open the file from your disk. It is the same for every server, byte for byte."),
+    element(
+      "p",
+      "",
+      "The host that you are checking has just handed you this page. A dishonest host can hand out a page that says “accepted” to everything, sends your rows in clear, and shows you whatever digest you like. No page can vouch for itself.",
+    ),
+    element(
+      "p",
+      "",
+      "Keep it as a file instead. Compare its SHA-256 with that of a release you trust, or write it from an installation of your own, and open the file from your disk. It is the same for every server, byte for byte.",
+    ),
     command("python -m confidential_ml.server.console > console.html"),
     element("p", "row", button),
     pairs([["SHA-256 of what you saved", digest]]),
@@ -29,7 +37,11 @@ export function showKeep() {
 export function showKept() {
   byId("keep-title").textContent = "This page is a file of yours";
   byId("keep-body").append(
-    element("p", "", "The server that you check had no hand in it, if you know where the file came from. Compare its SHA-256 once more whenever you are in doubt; it is that of the release, whichever server you use it with."),
+    element(
+      "p",
+      "",
+      "The server that you check had no hand in it, if you know where the file came from. Compare its SHA-256 once more whenever you are in doubt; it is that of the release, whichever server you use it with.",
+    ),
     command("sha256sum console.html && python -m confidential_ml.server.console | sha256sum"),
   );
 }

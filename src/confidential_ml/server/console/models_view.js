@@ -28,12 +28,23 @@ export function showNoModels(sentence) {
 /** @param {ModelClaim} model @param {ModelClaim[] | null} accepted @param {Map<string, unknown>[]} told */
 function card(model, accepted, told) {
   const isAccepted = accepted !== null && accepted.includes(model);
-  const mark = accepted === null ? chip("warn", "", "not compared") : isAccepted ? chip("good", "", "accepted") : chip("", "", "not pinned");
+  const mark =
+    accepted === null
+      ? chip("warn", "", "not compared")
+      : isAccepted
+        ? chip("good", "", "accepted")
+        : chip("", "", "not pinned");
   const made = element(
     "article",
     isAccepted ? "model" : "model other",
     element("header", "", element("h3", "", model.modelId), mark),
-    element("div", "shape", shape(model.nFeatures, "features"), shape(model.nGroups, "groups"), shape(model.nValues, "values a row")),
+    element(
+      "div",
+      "shape",
+      shape(model.nFeatures, "features"),
+      shape(model.nGroups, "groups"),
+      shape(model.nValues, "values a row"),
+    ),
     pairs([
       ["Digest", element("code", "", model.modelDigest)],
       ["Owner", model.owner === null ? "nobody" : element("code", "", model.owner)],

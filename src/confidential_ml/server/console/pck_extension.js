@@ -56,7 +56,8 @@ function numbered(content, prefix) {
     const [oid, value, ...rest] = elements(typed(pair, SEQUENCE));
     const name = hex(typed(oid, OBJECT_IDENTIFIER));
     if (value === undefined || rest.length !== 0) throw new DerError("a field is not an OID with a value");
-    if (!name.startsWith(prefix) || name.length !== prefix.length + 2) throw new DerError("an OID does not belong here");
+    if (!name.startsWith(prefix) || name.length !== prefix.length + 2)
+      throw new DerError("an OID does not belong here");
     const number = parseInt(name.slice(-2), 16);
     if (fields.has(number)) throw new DerError("a field is there twice");
     fields.set(number, value);

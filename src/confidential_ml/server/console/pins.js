@@ -85,7 +85,10 @@ export function missingPins(pins) {
   return "";
 }
 
-/** The policy; an InputError that names the field, if one cannot be used. @param {Pins} pins */
+/**
+ * The policy; an InputError that names the field, if one cannot be used.
+ * @param {Pins} pins @returns {import("./appraise.js").Policy}
+ */
 export function policyOf(pins) {
   const mrenclave = digests(pins.mrenclave, "MRENCLAVE");
   const mrsigner = digests(pins.mrsigner, "MRSIGNER");
@@ -99,7 +102,9 @@ export function policyOf(pins) {
   }
   const isKnownBySigner = (mrenclave === null || mrenclave === ANY) && mrsigner instanceof Set;
   if (isKnownBySigner && (isvProdId === null || minIsvSvn === null)) {
-    throw new InputError("With MRSIGNER alone, product id (or ANY) and least SVN are needed: one signer signs many enclaves.");
+    throw new InputError(
+      "With MRSIGNER alone, product id (or ANY) and least SVN are needed: one signer signs many enclaves.",
+    );
   }
   return {
     mrenclave,

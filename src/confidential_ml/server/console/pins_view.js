@@ -10,13 +10,21 @@ import { NOTHING, digests } from "./pins.js";
 /** @typedef {Record<string, string[]>} Seen values by pin; several where there may be */
 
 const ROWS = [
-  { name: "root", label: "Root key", hint: "Empty: Intel SGX Root CA, part of this page. Or the SHA-256 of another root's key", also: [] },
+  {
+    name: "root",
+    label: "Root key",
+    hint: "Empty: Intel SGX Root CA, part of this page. Or the SHA-256 of another root's key",
+    also: [],
+  },
   { name: "mrenclave", label: "MRENCLAVE", hint: "Measurement of the enclave's image, 64 digits", also: [] },
   {
     name: "mrsigner",
     label: "MRSIGNER",
     hint: "Measurement of its signer, 64 digits",
-    also: [["isvProdId", "Product id"], ["minIsvSvn", "Least SVN"]],
+    also: [
+      ["isvProdId", "Product id"],
+      ["minIsvSvn", "Least SVN"],
+    ],
   },
   { name: "modelDigest", label: "Model digest", hint: "SHA-256 of the model, 64 digits, or ANY", also: [] },
   {
@@ -71,7 +79,8 @@ function withLabel(className, input, text) {
 /** Shows pins in the form. @param {Pins} pins */
 export function showPins(pins) {
   for (const { name, also } of ROWS) {
-    for (const one of [name, ...also.map(([other]) => other)]) byId(`pin-${one}`).value = pins[/** @type {keyof Pins} */ (one)];
+    for (const one of [name, ...also.map(([other]) => other)])
+      byId(`pin-${one}`).value = pins[/** @type {keyof Pins} */ (one)];
   }
   byId("pin-advisories").value = pins.advisories;
   byId("pin-age").value = pins.maxAge;
@@ -113,9 +122,11 @@ export function showSeen(seen, pins, isVerified) {
     const row = /** @type {HTMLElement} */ (document.querySelector(`[data-pin="${name}"]`));
     const values = seen[name] ?? [];
     const word = isVerified ? "seen" : "says";
-    row.querySelector(".seen-list")?.replaceChildren(
-      ...values.map((value) => element("div", "seen", element("span", "", word), element("code", "", value))),
-    );
+    row
+      .querySelector(".seen-list")
+      ?.replaceChildren(
+        ...values.map((value) => element("div", "seen", element("span", "", word), element("code", "", value))),
+      );
     const mark = row.querySelector(".pin-mark");
     const match = values.length === 0 ? "none" : matchOf(values, pins[/** @type {keyof Pins} */ (name)], name);
     row.dataset.match = match;

@@ -18,7 +18,11 @@ const RESULTS = new Map([
   [3, "try-later"],
 ]);
 
-/** The smallest m x 2^k, m in 8..15 and k >= 5, that holds `size` bytes (3.3). @param {number} size @returns {number} */
+/**
+ * The smallest m x 2^k, m in 8..15 and k >= 5, that holds `size` bytes (3.3).
+ * @param {number} size
+ * @returns {number}
+ */
 export function bucketSize(size) {
   if (size <= SMALLEST_BUCKET) return SMALLEST_BUCKET;
   const step = 2 ** (32 - Math.clz32(size - 1)) / (2 * BUCKETS_PER_OCTAVE);

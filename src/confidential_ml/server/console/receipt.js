@@ -63,7 +63,9 @@ export async function verifyReceipt(data, { claims, mrenclave }, model, time, re
     throw wrong("it is of other predictions");
   }
   const isOfModel =
-    receipt.modelDigest === model.modelDigest && receipt.owner === model.owner && receipt.modelVersion === model.version;
+    receipt.modelDigest === model.modelDigest &&
+    receipt.owner === model.owner &&
+    receipt.modelVersion === model.version;
   if (!isOfModel || receipt.time !== time) throw wrong("model, owner, version or time differ from what was asked for");
   return receipt;
 }
@@ -79,7 +81,12 @@ async function isSigned(receipt, publicKey) {
     }
     return false;
   }
-  return crypto.subtle.verify({ name: "Ed25519" }, key, receipt.signature, concat(LABEL, receipt.data.slice(0, SIGNED_SIZE)));
+  return crypto.subtle.verify(
+    { name: "Ed25519" },
+    key,
+    receipt.signature,
+    concat(LABEL, receipt.data.slice(0, SIGNED_SIZE)),
+  );
 }
 
 /** @param {string} problem */

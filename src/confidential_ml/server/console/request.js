@@ -2,15 +2,7 @@
 
 import { ascii, concat, fromHex, littleEndian } from "./bytes.js";
 import { setupSender } from "./hpke.js";
-import {
-  ANSWER_PREFIX_SIZE,
-  KIND_PREDICT,
-  MAX_CONTENT,
-  RECEIPT_SIZE,
-  SUITE,
-  VERSION,
-  bucketSize,
-} from "./protocol.js";
+import { ANSWER_PREFIX_SIZE, KIND_PREDICT, MAX_CONTENT, RECEIPT_SIZE, SUITE, VERSION, bucketSize } from "./protocol.js";
 import { InputError, RemoteError } from "./refusal.js";
 
 const LABEL = ascii("confidential_ml request v1");

@@ -12,7 +12,12 @@ export function showResult(done) {
   const rowCount = values.length / columns;
   const head = ["row", ...Array.from({ length: columns }, (_, at) => (columns === 1 ? "prediction" : `value ${at}`))];
   const body = Array.from({ length: Math.min(rowCount, SHOWN_ROWS) }, (_, row) =>
-    element("tr", "", element("td", "", String(row + 1)), ...Array.from(values.subarray(row * columns, (row + 1) * columns), cell)),
+    element(
+      "tr",
+      "",
+      element("td", "", String(row + 1)),
+      ...Array.from(values.subarray(row * columns, (row + 1) * columns), cell),
+    ),
   );
   const table = element(
     "table",
@@ -27,7 +32,12 @@ export function showResult(done) {
   const more = rowCount > SHOWN_ROWS ? [element("p", "hint", `${rowCount - SHOWN_ROWS} more rows are not shown.`)] : [];
   const total = times.encrypt + times.wait + times.open;
   const note = `${rowCount.toLocaleString("en")} row${rowCount === 1 ? "" : "s"} in ${total.toFixed(1)} ms. Below each number its float32 bits.`;
-  byId("result").replaceChildren(scroll, ...more, element("p", "hint", note), ...(receipt === null ? [] : [receiptView(receipt)]));
+  byId("result").replaceChildren(
+    scroll,
+    ...more,
+    element("p", "hint", note),
+    ...(receipt === null ? [] : [receiptView(receipt)]),
+  );
 }
 
 /** @param {number} value */

@@ -68,8 +68,8 @@ function parse(der) {
   typed(algorithm, SEQUENCE);
   if (integer(typed(fields.shift(), INTEGER), VERSION_2) !== VERSION_2) throw new DerError("not of version 2");
   const innerAlgorithm = fields.shift();
-  typed(innerAlgorithm, SEQUENCE);
-  if (rest.length !== 0 || !equal(innerAlgorithm.whole, algorithm.whole)) throw new DerError("two algorithms");
+  if (rest.length !== 0 || innerAlgorithm === undefined || !equal(innerAlgorithm.whole, algorithm.whole))
+    throw new DerError("two algorithms");
   const issuer = fields.shift();
   const thisUpdate = time(fields.shift());
   const hasNext = fields[0]?.tag === UTC_TIME || fields[0]?.tag === GENERALIZED_TIME;

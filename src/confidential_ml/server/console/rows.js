@@ -14,7 +14,12 @@ const MAX_ROWS = 100_000;
 export function parseRows(text, features) {
   const lines = text
     .split(/\r?\n/)
-    .map((line) => line.trim().replace(/^\[+/, "").replace(/\]+,?$/, ""))
+    .map((line) =>
+      line
+        .trim()
+        .replace(/^\[+/, "")
+        .replace(/\]+,?$/, ""),
+    )
     .filter((line) => line !== "");
   if (lines.length === 0) throw new InputError("Type at least one row.");
   if (lines.length > MAX_ROWS) throw new InputError(`At most ${MAX_ROWS} rows go into one request of this page.`);

@@ -42,7 +42,12 @@ export class Speed {
         figure(totals.length.toLocaleString("en"), "", "measured, one by one"),
       ),
       chart(this.measured.slice(-SHOWN)),
-      element("p", "legend", element("span", "wait", "network and enclave"), element("span", "own", "encrypting and opening in this page")),
+      element(
+        "p",
+        "legend",
+        element("span", "wait", "network and enclave"),
+        element("span", "own", "encrypting and opening in this page"),
+      ),
     );
   }
 }
@@ -78,7 +83,12 @@ function chart(measured) {
     ];
   });
   const label = `Latency of the last ${measured.length} requests, up to ${top} milliseconds`;
-  return svg("svg", { class: "chart", viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": label }, ...lines, ...bars);
+  return svg(
+    "svg",
+    { class: "chart", viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": label },
+    ...lines,
+    ...bars,
+  );
 }
 
 /** @param {number} value @returns {number} the next of 1, 2, 5 times a power of ten */

@@ -7,9 +7,14 @@ import { AttestationError } from "./refusal.js";
 const MAX_DEPTH = 16; // Intel's documents have 6, and some 500 containers
 const MAX_CONTAINERS = 20_000;
 const SAFE_DIGITS = 15; // integers this short are numbers, longer ones BigInt
-const TOKEN = /[ \t\r\n]*(?:([[\]{}:,])|"((?:[^"\\\u0000-\u001f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*)"|(-?(?:0|[1-9][0-9]*))(?![.eE0-9])|(true|false|null))/y;
+const TOKEN =
+  /[ \t\r\n]*(?:([[\]{}:,])|"((?:[^"\\\u0000-\u001f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*)"|(-?(?:0|[1-9][0-9]*))(?![.eE0-9])|(true|false|null))/y;
 const SPACE = /[ \t\r\n]*/y;
-const WORDS = new Map([["true", true], ["false", false], ["null", null]]);
+const WORDS = new Map([
+  ["true", true],
+  ["false", false],
+  ["null", null],
+]);
 
 /** @typedef {Map<string, unknown>} JsonObject */
 
@@ -71,35 +76,31 @@ class Parser {
       if (token[1] ?? token[3] ?? token[4]) throw new NotStrictError("it is not JSON");
       const key = JSON.parse(token[0]);
       if (values.has(key)) throw new NotStrictError("a key appears twice in one object");
-      this.expect(":");
+      this.mark(":");
       values.set(key, this.value(this.token(), depth));
-      if (this.token1(",", "}") === "}") return values;
+      if (this.mark(",", "}") === "}") return values;
       token = this.token();
     }
   }
 
   /** @param {number} depth @returns {unknown[]} */
   array(depth) {
+    /** @type {unknown[]} */
     const values = [];
     let token = this.token();
     if (token[1] === "]") return values;
     for (;;) {
       values.push(this.value(token, depth));
-      if (this.token1(",", "]") === "]") return values;
+      if (this.mark(",", "]") === "]") return values;
       token = this.token();
     }
   }
 
   /** @param {...string} marks @returns {string} */
-  token1(...marks) {
+  mark(...marks) {
     const mark = this.token()[1];
     if (mark === undefined || !marks.includes(mark)) throw new NotStrictError("it is not JSON");
     return mark;
-  }
-
-  /** @param {string} mark */
-  expect(mark) {
-    this.token1(mark);
   }
 }
 

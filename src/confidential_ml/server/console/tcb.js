@@ -37,7 +37,11 @@ export const ACCEPTABLE_STATUSES = [
 export function parseTcbInfo(text) {
   const reason = "tcb-info-format";
   const fields = parseObject(text, "the TCB info", reason);
-  if (fields.integer("version", UINT16) !== 3 || fields.text("id") !== "SGX" || fields.integer("tcbType", UINT16) !== 0) {
+  if (
+    fields.integer("version", UINT16) !== 3 ||
+    fields.text("id") !== "SGX" ||
+    fields.integer("tcbType", UINT16) !== 0
+  ) {
     throw new AttestationError(reason, 'the TCB info must have id "SGX", version 3 and tcbType 0');
   }
   return {
@@ -74,20 +78,30 @@ export function parseQeIdentity(text) {
   };
 }
 
-/** Refuses a report that is not of this quoting enclave. @param {QeIdentity} identity @param {import("./quote.js").Report} report */
+/**
+ * Refuses a report that is not of this quoting enclave.
+ * @param {QeIdentity} identity
+ * @param {import("./quote.js").Report} report
+ */
 export function checkQuotingEnclave(identity, report) {
   const attributes = report.flags | (report.xfrm << 64n);
-  const differs = (/** @type {bigint} */ a, /** @type {bigint} */ b, /** @type {bigint} */ mask) => ((a ^ b) & mask) !== 0n;
+  const differs = (/** @type {bigint} */ a, /** @type {bigint} */ b, /** @type {bigint} */ mask) =>
+    ((a ^ b) & mask) !== 0n;
   /** @type {[boolean, string, string][]} DEBUG first: a mask may leave it out. */
   const wrongs = [
     [report.isDebug, "qe-debug", "is a debug enclave"],
-    [differs(BigInt(report.miscselect), identity.miscselect, identity.miscselectMask), "qe-miscselect", "has a wrong MISCSELECT"],
+    [
+      differs(BigInt(report.miscselect), identity.miscselect, identity.miscselectMask),
+      "qe-miscselect",
+      "has a wrong MISCSELECT",
+    ],
     [differs(attributes, identity.attributes, identity.attributesMask), "qe-attributes", "has wrong ATTRIBUTES"],
     [report.mrsigner !== identity.mrsigner, "qe-mrsigner", "has a wrong MRSIGNER"],
     [report.isvProdId !== identity.isvProdId, "qe-prodid", "has a wrong product id"],
   ];
   for (const [isWrong, reason, what] of wrongs) {
-    if (isWrong) throw new AttestationError(reason, `the quoting enclave ${what}: it is not the one of the QE identity`);
+    if (isWrong)
+      throw new AttestationError(reason, `the quoting enclave ${what}: it is not the one of the QE identity`);
   }
 }
 
@@ -101,7 +115,11 @@ export function levelOf(levels, components, svn) {
   return levels.find(isReached) ?? null;
 }
 
-/** The status of a platform together with its quoting enclave. @param {string} platform @param {string} quotingEnclave */
+/**
+ * The status of a platform together with its quoting enclave.
+ * @param {string} platform
+ * @param {string} quotingEnclave
+ */
 export function mergedStatus(platform, quotingEnclave) {
   if (platform === "Revoked" || quotingEnclave === "Revoked") return "Revoked";
   return quotingEnclave === "OutOfDate" ? (WITH_OLD_QE.get(platform) ?? platform) : platform;
@@ -112,7 +130,10 @@ function platformLevel(level, reason) {
   const tcb = level.inner("tcb");
   const components = tcb.objects("sgxtcbcomponents").map((one) => one.integer("svn", 255));
   if (components.length !== COMPONENTS) {
-    throw new AttestationError(reason, `a level of the TCB info has ${components.length} components, not ${COMPONENTS}`);
+    throw new AttestationError(
+      reason,
+      `a level of the TCB info has ${components.length} components, not ${COMPONENTS}`,
+    );
   }
   return parseLevel(level, components, tcb.integer("pcesvn", UINT16), [...ACCEPTABLE_STATUSES, "Revoked"], reason);
 }

@@ -7,9 +7,15 @@ import { AttestationError, InputError, RemoteError } from "./refusal.js";
 
 const ADVICE = new Map([
   ["debug-enclave", "Only for tests: tick “Accept a DEBUG enclave” below."],
-  ["mrenclave", "Another program runs there than the one you pinned. Send it nothing, unless whoever builds the enclave tells you of a new release."],
+  [
+    "mrenclave",
+    "Another program runs there than the one you pinned. Send it nothing, unless whoever builds the enclave tells you of a new release.",
+  ],
   ["model", "Models come and go by the operator's hand. Ask the model's owner for the digest you should expect."],
-  ["nonce", "This is evidence of an earlier time, or for somebody else. Somebody between you and the enclave answers for it."],
+  [
+    "nonce",
+    "This is evidence of an earlier time, or for somebody else. Somebody between you and the enclave answers for it.",
+  ],
 ]);
 
 /**
@@ -28,7 +34,11 @@ export function showVerdict(state, title, sentence, advice = "") {
 export function showAccepted({ claims, report }) {
   const isSimulation = claims.platform !== "openenclave";
   if (!isSimulation && !report.isDebug) {
-    showVerdict("accepted", "Accepted", "A genuine enclave with what you pinned holds the key that this page encrypts to.");
+    showVerdict(
+      "accepted",
+      "Accepted",
+      "A genuine enclave with what you pinned holds the key that this page encrypts to.",
+    );
     return;
   }
   const [what, why] = isSimulation
@@ -42,14 +52,20 @@ export function showAccepted({ claims, report }) {
 export function showRefusal(error) {
   if (error instanceof AttestationError) {
     const { root } = /** @type {{ root?: { name: string, fingerprint: string } }} */ (error.seen);
-    const advice = error.reason === "root-untrusted" && root !== undefined ? rootAdvice(root) : ADVICE.get(error.reason);
+    const advice =
+      error.reason === "root-untrusted" && root !== undefined ? rootAdvice(root) : ADVICE.get(error.reason);
     showVerdict("refused", "Refused", `${sentence(error.message)} (${error.reason})`, advice);
     showSteps(error.steps, `${sentence(error.message)} (${error.reason})`);
     return;
   }
   showSteps([], "");
   if (error instanceof RemoteError) {
-    showVerdict("unreachable", "No evidence", `${sentence(error.message)}.`, "Nothing is known of the enclave, and nothing was sent to it.");
+    showVerdict(
+      "unreachable",
+      "No evidence",
+      `${sentence(error.message)}.`,
+      "Nothing is known of the enclave, and nothing was sent to it.",
+    );
   } else if (error instanceof InputError) {
     showVerdict("refused", "Not checked", error.message);
   } else {
@@ -101,11 +117,9 @@ export function showBanners({ simulation, debug, verified, others }) {
   const banners = [];
   const source = verified ? "" : " So says the server.";
   if (simulation) {
-    banners.push(
-      banner("simulation", "SIMULATION", `This enclave protects nothing: who has the machine reads rows, model and keys.${source}`),
-    );
+    banners.push(banner("simulation", "SIMULATION", `This enclave protects nothing.${source}`));
   }
-  if (debug) banners.push(banner("debug", "DEBUG", `A debugger may read this enclave's memory.${source}`));
+  if (debug) banners.push(banner("debug", "DEBUG", `Its memory can be read.${source}`));
   if (others.length !== 0) banners.push(banner("debug", "UNSAFE", `The server runs with: ${others.join(", ")}.`));
   byId("banners").replaceChildren(...banners);
 }

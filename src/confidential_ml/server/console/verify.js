@@ -63,7 +63,9 @@ async function checked(evidence, collateral, root, now, steps) {
   checkAttributes(quote);
   steps.push(`enclave initialised, 64-bit, ${quote.report.isDebug ? "DEBUG: its memory can be read" : "not debug"}`);
   await checkBinding(quote, claimsBytes);
-  steps.push(`claims bound by the report data: epoch ${claims.epoch}, ${claims.models.length} models, ${claims.platform}`);
+  steps.push(
+    `claims bound by the report data: epoch ${claims.epoch}, ${claims.models.length} models, ${claims.platform}`,
+  );
   return {
     report: quote.report,
     claims,
@@ -88,7 +90,10 @@ function pckExtension(chain) {
     return parsePckExtension(found === undefined ? new Uint8Array() : found.value);
   } catch (error) {
     if (!(error instanceof DerError)) throw error;
-    throw new AttestationError("pck-extension", `the SGX extension of the PCK certificate is malformed: ${error.message}`);
+    throw new AttestationError(
+      "pck-extension",
+      `the SGX extension of the PCK certificate is malformed: ${error.message}`,
+    );
   }
 }
 
@@ -134,19 +139,33 @@ function isBound(reportData, digest) {
   return equal(reportData.slice(0, 32), digest) && isZero(reportData.slice(32));
 }
 
-/** The level of platform and quoting enclave together. @param {Quote} quote @param {PckExtension} pck @param {CheckedCollateral} documents */
+/**
+ * The level of platform and quoting enclave together.
+ * @param {Quote} quote
+ * @param {PckExtension} pck
+ * @param {CheckedCollateral} documents
+ */
 function tcbLevel(quote, pck, { tcbInfo, qeIdentity }) {
   if (tcbInfo.fmspc !== pck.fmspc) {
-    throw new AttestationError("tcb-info-fmspc", `the TCB info is for FMSPC ${tcbInfo.fmspc}, the machine has ${pck.fmspc}`);
+    throw new AttestationError(
+      "tcb-info-fmspc",
+      `the TCB info is for FMSPC ${tcbInfo.fmspc}, the machine has ${pck.fmspc}`,
+    );
   }
   if (tcbInfo.pceId !== pck.pceId) {
-    throw new AttestationError("tcb-info-pceid", `the TCB info is for PCE id ${tcbInfo.pceId}, the machine has ${pck.pceId}`);
+    throw new AttestationError(
+      "tcb-info-pceid",
+      `the TCB info is for PCE id ${tcbInfo.pceId}, the machine has ${pck.pceId}`,
+    );
   }
   checkQuotingEnclave(qeIdentity, quote.qeReport);
   const platform = levelOf(tcbInfo.levels, pck.components, pck.pceSvn);
   const quotingEnclave = levelOf(qeIdentity.levels, [], quote.qeReport.isvSvn);
   if (platform === null || quotingEnclave === null) {
-    throw new AttestationError("tcb-level-unknown", "platform or quoting enclave reaches no TCB level that Intel lists");
+    throw new AttestationError(
+      "tcb-level-unknown",
+      "platform or quoting enclave reaches no TCB level that Intel lists",
+    );
   }
   const status = mergedStatus(platform.status, quotingEnclave.status);
   if (status === "Revoked") {

@@ -111,6 +111,11 @@ function stream(title, note, bytes, parts) {
 function part(name, size, kind, means, bytes) {
   const rest = size > SHOWN ? ` … ${(size - SHOWN).toLocaleString("en")} more` : "";
   const about = element("div", "", element("b", "", name), element("small", "", `${size.toLocaleString("en")} bytes`));
-  const body = element("div", "", element("code", "", hex(bytes.subarray(0, SHOWN)) + rest), element("div", "means", means));
+  const body = element(
+    "div",
+    "",
+    element("code", "", hex(bytes.subarray(0, SHOWN)) + rest),
+    element("div", "means", means),
+  );
   return element("div", `part ${kind}`, about, body);
 }
