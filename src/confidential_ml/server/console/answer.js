@@ -1,6 +1,6 @@
 // Answers of an enclave to confidential requests (docs/protocol.md 4).
 
-import { Reader, ascii, concat, equal, isZero, littleEndian, sha256 } from "./bytes.js";
+import { Reader, ascii, concat, equal, isZero, littleEndian } from "./bytes.js";
 import { hkdfExpand, hkdfExtract } from "./hpke.js";
 import { KIND_PREDICT, RECEIPT_SIZE, VERSION } from "./protocol.js";
 import { RemoteError } from "./refusal.js";
@@ -34,11 +34,10 @@ export async function openAnswer(request, answer) {
   const raw = await hkdfExpand(prk, ascii("key"), 32);
   const key = await crypto.subtle.importKey("raw", raw, { name: "AES-GCM" }, false, ["decrypt"]);
   const iv = await hkdfExpand(prk, ascii("nonce"), 12);
-  const additionalData = concat(await sha256(request.message), header);
   let plaintext;
   try {
     const sealed = answer.slice(HEADER_SIZE + NONCE_SIZE);
-    plaintext = new Uint8Array(await crypto.subtle.decrypt({ name: "AES-GCM", iv, additionalData }, key, sealed));
+    plaintext = new Uint8Array(await crypto.subtle.decrypt({ name: "AES-GCM", iv, additionalData: header }, key, sealed));
   } catch {
     throw new RemoteError("the answer is not what the enclave sent for this request: it was changed or exchanged");
   }

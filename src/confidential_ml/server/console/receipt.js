@@ -5,6 +5,7 @@ import { KIND_PREDICT, RECEIPT_SIZE } from "./protocol.js";
 import { RemoteError } from "./refusal.js";
 
 const LABEL = ascii("confidential_ml receipt v1");
+const CONTENT_LABEL = ascii("confidential_ml content v1");
 const SIGNED_SIZE = 280;
 
 /** @typedef {ReturnType<typeof parseReceipt>} Receipt */
@@ -59,7 +60,7 @@ export async function verifyReceipt(data, { claims, mrenclave }, model, time, re
   if (!isOfEnclave) throw wrong("it is of another enclave, another run or another epoch");
   if (!(await isSigned(receipt, claims.receiptPublicKey))) throw wrong("it is not signed by the enclave's receipt key");
   if (!equal(await sha256(request), receipt.requestDigest)) throw wrong("it is of another request");
-  if (!equal(await sha256(concat(LABEL, answer.blind, answer.content)), receipt.contentDigest)) {
+  if (!equal(await sha256(concat(CONTENT_LABEL, answer.blind, answer.content)), receipt.contentDigest)) {
     throw wrong("it is of other predictions");
   }
   const isOfModel =
