@@ -101,6 +101,14 @@ def seal(
     return parse_header(sealed, where)
 
 
+def seal_flat(flat: bytes, path: str, *, model_id: str, policy: str, version: int, enclave: Enclave) -> None:
+    """As :func:`seal`, a flat model of nobody's."""
+    sealed = enclave._core.seal_model(
+        flat, checked_model_id(model_id), checked_policy(policy), checked_version(version), b""
+    )
+    write_sealed(path, sealed)
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """What is known of a loaded model.
