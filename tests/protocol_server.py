@@ -6,6 +6,9 @@ The only place that knows which application it is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +17,7 @@ import httpx
 import numpy as np
 import pytest
 import server_standin
+import uvicorn
 import xgboost
 from starlette.types import ASGIApp
 
@@ -48,6 +52,28 @@ class Served:
         """What XGBoost itself predicts."""
         booster = self.boosters[model_id, version]
         return np.asarray(booster.inplace_predict(np.asarray(rows, dtype=np.float32), **arguments))
+
+
+@contextlib.contextmanager
+def on_a_socket(served: Served) -> Iterator[int]:
+    """The port of a real socket of this machine where the application answers."""
+    server = uvicorn.Server(uvicorn.Config(served.app, host="127.0.0.1", port=0, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def same_bits(one: Any, other: Any) -> bool:
+    """Whether two arrays have the same shape and, rounded to float32, the same bits."""
+    left, right = np.asarray(one, dtype=np.float32), np.asarray(other, dtype=np.float32)
+    return left.shape == right.shape and left.tobytes() == right.tobytes()
 
 
 def rows_of(n_features: int, count: int, seed: int = 0) -> np.ndarray[Any, Any]:

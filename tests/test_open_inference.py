@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from protocol_server import MAX_BODY, MAX_ROWS, Served, rows_of, served
+from protocol_server import MAX_BODY, MAX_ROWS, Served, on_a_socket, rows_of, same_bits, served
 
 __all__ = ["served"]
 
@@ -32,11 +29,6 @@ DTYPES = {
     "FP32": np.float32,
     "FP64": np.float64,
 }
-
-
-def same_bits(one: Any, other: Any) -> bool:
-    left, right = np.asarray(one, dtype=np.float32), np.asarray(other, dtype=np.float32)
-    return left.shape == right.shape and left.tobytes() == right.tobytes()
 
 
 def tensor(rows: Any, datatype: str = "FP32", name: str = "input") -> dict[str, Any]:
@@ -69,18 +61,10 @@ def refusal(served: Served, **arguments: Any) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def client(served: Served) -> Iterator[Any]:
-    server = uvicorn.Server(uvicorn.Config(served.app, host="127.0.0.1", port=0, log_level="error", lifespan="off"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    client = triton.InferenceServerClient(f"127.0.0.1:{port}")
-    yield client
-    client.close()
-    server.should_exit = True
-    thread.join()
+    with on_a_socket(served) as port:
+        client = triton.InferenceServerClient(f"127.0.0.1:{port}")
+        yield client
+        client.close()
 
 
 def test_triton_reads_what_the_server_and_its_models_are(client: Any) -> None:

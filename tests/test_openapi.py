@@ -1,0 +1,118 @@
+"""The OpenAPI document: it is one, it names what the routes have, and the server keeps to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from protocol_server import Served, served
+
+import confidential_ml as cml
+from confidential_ml.server import mlflow_scoring, open_inference, openapi
+
+__all__ = ["served"]
+
+schemathesis = pytest.importorskip("schemathesis")
+jsonschema_rs = pytest.importorskip("jsonschema_rs")
+
+DESCRIPTIONS = [*open_inference.descriptions(), *mlflow_scoring.descriptions()]
+
+
+@pytest.fixture(scope="module")
+def document(served: Served) -> dict[str, Any]:
+    answer = served.ask("GET", "/openapi.json")
+    assert answer.headers["Content-Type"] == "application/json"
+    content: dict[str, Any] = answer.json()
+    return content
+
+
+def test_it_is_an_openapi_document(document: dict[str, Any]) -> None:
+    assert document["openapi"] == "3.1.0"
+    assert document["info"]["version"] == cml.__version__
+    text = json.dumps(document)
+    references = {part.split('"')[0] for part in text.split('"$ref": "')[1:]}
+    assert references
+    assert {f"#/components/schemas/{name}" for name in document["components"]["schemas"]} >= references
+    operations = [operation for methods in document["paths"].values() for operation in methods.values()]
+    names = [operation["operationId"] for operation in operations]
+    assert len(set(names)) == len(names)
+    schemes = set(document["components"]["securitySchemes"])
+    assert schemes == {"client", "owner", "metrics"}
+    for operation in operations:
+        assert {name for choice in operation["security"] for name in choice} <= schemes
+
+
+def test_every_route_is_described_and_every_description_has_a_route(served: Served, document: dict[str, Any]) -> None:
+    class NoServing:
+        pass
+
+    nothing: Any = NoServing()
+    routes = [*open_inference.routes(nothing), *mlflow_scoring.routes(nothing)]
+    served_paths = {(route.path, method.lower()) for route in routes for method in route.methods or () if method != "HEAD"}
+    described = {(path, method) for path, methods in document["paths"].items() for method in methods}
+    assert served_paths <= described
+
+
+def test_descriptions_that_contradict_are_refused() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        openapi.document([DESCRIPTIONS[0], DESCRIPTIONS[0]], version="1")
+    wrong = openapi.RouteDescription("/x", "get", "", "open", {204: {}}, open_inference.Live, codes=("oops",))
+    with pytest.raises(ValueError, match="oops"):
+        openapi.document([wrong], version="1")
+
+
+def validator(document: dict[str, Any], name: str) -> Callable[[Any], bool]:
+    schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+    check: Callable[[Any], bool] = jsonschema_rs.validator_for(schema).is_valid
+    return check
+
+
+def test_the_schemas_say_what_the_decoders_take(document: dict[str, Any]) -> None:
+    infer, invocation = validator(document, "InferRequest"), validator(document, "Invocation")
+    tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [[1, 2.5, None, "Infinity"]]}
+    assert infer({"inputs": [tensor]})
+    assert infer({"inputs": [{**tensor, "data": [True, False]}], "id": "x", "parameters": {"a": 1}})
+    assert not infer({"inputs": []})
+    assert not infer({"inputs": [{**tensor, "shape": [-1]}]})
+    assert not infer({"inputs": [{**tensor, "data": ["x"]}]})
+    assert invocation({"instances": [[1, 2]], "params": {"model_id": "x"}})
+    assert invocation({"inputs": {"a": [1], "b": [[1]]}})
+    assert not invocation({"inputs": "x"})
+    assert not invocation({"instances": [[1]], "other": 1})
+
+
+def test_the_server_keeps_to_its_document(served: Served, document: dict[str, Any]) -> None:
+    """Schemathesis sends what the document allows and what it does not; nothing is a 500, or not in the document."""
+    from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis import strategies as st
+    from schemathesis import GenerationMode
+    from schemathesis.config import GenerationConfig
+
+    schema = schemathesis.openapi.from_dict(document)
+    schema.app = served.app
+    statuses: dict[int, int] = {}
+    operations = [found.ok() for found in schema.get_all_operations()]
+    assert len(operations) >= len(DESCRIPTIONS)
+    for operation in operations:
+        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+
+            @settings(
+                max_examples=20,
+                derandomize=True,
+                deadline=None,
+                database=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
+            @given(case=operation.as_strategy(generation_mode=mode))
+            def keep(case: Any) -> None:
+                response = case.call(headers=served.headers)
+                case.validate_response(response)
+                statuses[response.status_code] = statuses.get(response.status_code, 0) + 1
+
+            keep()
+    assert {200, 400, 404} <= set(statuses)
+    assert max(statuses) < 500
