@@ -76,6 +76,18 @@ def same_bits(one: Any, other: Any) -> bool:
     return left.shape == right.shape and left.tobytes() == right.tobytes()
 
 
+def rows_or_refusal(read: Callable[[], np.ndarray[Any, Any]]) -> np.ndarray[Any, Any] | None:
+    """What a decoder reads, None if it refuses as it should."""
+    from confidential_ml.server.errors import HttpError
+
+    try:
+        return read()
+    except HttpError as error:
+        if error.status in {400, 413}:
+            return None
+        raise
+
+
 def rows_of(n_features: int, count: int, seed: int = 0) -> np.ndarray[Any, Any]:
     return np.random.default_rng(seed).normal(size=(count, n_features)).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""The rest of the server in a few lines, for the tests of its protocols: no tokens, no store, no limits but those tested.
+"""The rest of the server in a few lines, for the tests of its protocols: no tokens, no store, few limits.
 
 Import it before any module of ``confidential_ml.server`` that needs the rest; it steps back if the rest is there.
 """
@@ -51,13 +51,14 @@ def media_type(request: Request) -> str:
     return kind.strip().lower()
 
 
+PARTS: dict[str, dict[str, Any]] = {
+    "errors": {"HttpError": HttpError},
+    "access": {"guarded": guarded},
+    "body": {"read_body": read_body, "media_type": media_type},
+    "serving": {},
+}
 if IS_NEEDED:
-    for name, names in {
-        "errors": {"HttpError": HttpError},
-        "access": {"guarded": guarded},
-        "body": {"read_body": read_body, "media_type": media_type},
-        "serving": {},
-    }.items():
+    for name, names in PARTS.items():
         module = ModuleType(f"confidential_ml.server.{name}")
         vars(module).update(names)
         sys.modules[module.__name__] = module
@@ -120,22 +121,23 @@ class Serving:
             return predictions, live.entry
 
 
-def make_app(serving: Serving) -> Starlette:
+def make_app(serving: Any) -> Starlette:
     from confidential_ml.server import mlflow_scoring, open_inference, openapi
 
     descriptions = [*open_inference.descriptions(), *mlflow_scoring.descriptions()]
-    document = openapi.document(descriptions, version=cml.__version__)
+    document = openapi.document(descriptions, version=cml.__version__, anonymous=["client"])
 
     async def answer_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HttpError)
         form = open_inference.error_form if request.url.path.startswith("/v2") else mlflow_scoring.error_form
         headers = {"Confidential-ML-Error": error.code, **(error.headers or {})}
-        return Response(form(error), error.status, headers, "application/json")  # type: ignore[arg-type]
+        refused: Any = error
+        return Response(form(refused), error.status, headers, "application/json")
 
     return Starlette(
         routes=[
-            *open_inference.routes(serving),  # type: ignore[arg-type]
-            *mlflow_scoring.routes(serving),  # type: ignore[arg-type]
+            *open_inference.routes(serving),
+            *mlflow_scoring.routes(serving),
             *openapi.routes(document),
         ],
         exception_handlers={HttpError: answer_error},

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from protocol_server import MAX_BODY, MAX_ROWS, Served, on_a_socket, rows_of, same_bits, served
+from protocol_server import MAX_BODY, MAX_ROWS, Served, on_a_socket, rows_of, rows_or_refusal, same_bits, served
 
 __all__ = ["served"]
 
 triton = pytest.importorskip("tritonclient.http")
 INFER = "/v2/models/flowers/versions/1/infer"
-DTYPES = {
+DTYPES: dict[str, Any] = {
     "BOOL": np.bool_,
     "UINT8": np.uint8,
     "UINT16": np.uint16,
@@ -141,13 +141,12 @@ def test_triton_passes_parameters(client: Any, served: Served) -> None:
 
 def test_triton_sees_errors_as_its_own(client: Any) -> None:
     given = triton.InferInput("x", [1, 3], "FP32").set_data_from_numpy(rows_of(3, 1))
-    from tritonclient.utils import InferenceServerException
-
-    with pytest.raises(InferenceServerException) as caught:
+    error = pytest.importorskip("tritonclient.utils").InferenceServerException
+    with pytest.raises(error) as caught:
         client.infer("flowers", [given])
     assert caught.value.status() == "400"
     assert "3 columns, the model has 4 features" in caught.value.message()
-    with pytest.raises(InferenceServerException) as caught:
+    with pytest.raises(error) as caught:
         client.infer("weeds", [given])
     assert caught.value.status() == "404"
 
@@ -250,8 +249,8 @@ def test_numbers_are_rounded_once(served: Served) -> None:
         ({"shape": [2**62, 4]}, "too_many_rows"),
         ({"shape": [2**70, 4]}, "too_many_rows"),
         ({"shape": [MAX_ROWS + 1, 4]}, "too_many_rows"),
-        ({"datatype": "FP16"}, "input_invalid"),
-        ({"datatype": "BYTES"}, "input_invalid"),
+        ({"datatype": "FP16"}, "body_malformed"),
+        ({"datatype": "BYTES"}, "body_malformed"),
         ({"datatype": "INT32"}, "input_invalid"),
         ({"datatype": "BOOL"}, "input_invalid"),
         ({"datatype": "UINT8", "data": [1, 2, 3, 256]}, "input_invalid"),
@@ -376,8 +375,15 @@ def test_binary_tensors_that_lie(served: Served, request_: dict[str, Any]) -> No
 
 @pytest.mark.parametrize(
     ("length", "code"),
-    [("99999", "body_malformed"), ("10", "body_malformed"), ("-1", "parameter_invalid"), ("1e2", "parameter_invalid")]
-    + [("", "parameter_invalid"), ("9" * 25, "parameter_invalid"), ("²", "parameter_invalid")],
+    [
+        ("99999", "body_malformed"),
+        ("10", "body_malformed"),
+        ("-1", "parameter_invalid"),
+        ("1e2", "parameter_invalid"),
+        ("", "parameter_invalid"),
+        ("9" * 25, "parameter_invalid"),
+        ("²", "parameter_invalid"),
+    ],
 )
 def test_header_lengths_that_lie(served: Served, length: str, code: str) -> None:
     request = binary_request([64], bytes(64), shape=[2, 4])
@@ -470,15 +476,12 @@ REQUESTS = st.fixed_dictionaries(
 @settings(max_examples=300, derandomize=True, deadline=None)
 @given(header=st.one_of(REQUESTS, st.binary(max_size=60)), tail=st.binary(max_size=70), n_features=st.integers(1, 5))
 def test_any_bytes_give_rows_or_a_refusal(header: bytes, tail: bytes, n_features: int) -> None:
-    from confidential_ml.server.errors import HttpError
+
     from confidential_ml.server.open_inference import _read
 
-    try:
-        asked = _read(header + tail, len(header), n_features, 10)
-    except HttpError as error:
-        assert error.status in {400, 413}
-    else:
-        assert asked.rows.dtype == np.float32
-        assert asked.rows.flags.c_contiguous
-        assert asked.rows.shape[1] == n_features
-        assert 1 <= len(asked.rows) <= 10
+    rows = rows_or_refusal(lambda: _read(header + tail, len(header), n_features, 10).rows)
+    if rows is not None:
+        assert rows.dtype == np.float32
+        assert rows.flags.c_contiguous
+        assert rows.shape[1] == n_features
+        assert 1 <= len(rows) <= 10

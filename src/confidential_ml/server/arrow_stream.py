@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from confidential_ml.server.errors import HttpError
 from starlette.responses import Response
 
 from confidential_ml.rows import FloatArray
 from confidential_ml.server import large_bodies, predict_parameters
-from confidential_ml.server.errors import HttpError
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
-
     from confidential_ml.server.serving import Serving
+    from starlette.requests import Request
 
 __all__ = ["MEDIA_TYPE", "decode", "encode", "respond"]
 
@@ -116,8 +116,8 @@ def encode(predictions: FloatArray) -> bytes:
 
 def _pyarrow() -> Any:
     try:
-        import pyarrow
-        import pyarrow.ipc
+        pyarrow = importlib.import_module("pyarrow")
+        importlib.import_module("pyarrow.ipc")
     except ImportError:
         raise HttpError(
             415, "media_type_wrong", f"this server has no pyarrow, which {MEDIA_TYPE} needs; send JSON"

@@ -11,21 +11,20 @@ from typing import Any, Literal, NoReturn, TypeVar
 import msgspec
 import numpy as np
 import numpy.typing as npt
-
-from confidential_ml.rows import FloatArray
 from confidential_ml.server.errors import HttpError
 
-__all__ = ["MISSING_OR_NUMBER", "Cell", "decode", "float32_array", "values"]
+from confidential_ml.rows import FloatArray
+
+__all__ = ["Cell", "decode", "float32_array", "values"]
 
 T = TypeVar("T")
 
 # One value of a row. JSON has no NaN and no infinities: null or these words, the same as in answers.
 Cell = float | bool | None | Literal["NaN", "Infinity", "-Infinity"]
-MISSING_OR_NUMBER = frozenset({int, float, type(None), str})  # types of decoded cells that are no booleans
 
-# The quote that ends a name, and its colon. Inside a text such a quote is escaped: there are never fewer matches than names.
+# The quote that ends a name, and its colon: never fewer matches than names, perhaps more because of quotes in texts.
 _NAME_END = re.compile(rb'"[ \t\r\n]*:')
-# Texts, to step over; they are also matched unfinished, or a broken body would be searched again from each of its quotes.
+# Texts, to step over. Also unfinished ones: else a broken body would be searched again from each of its quotes.
 _TEXT_OR_CONSTANT = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|NaN|Infinity|-Infinity', re.DOTALL)
 _PLACE = re.compile(r" - at `(\$[][A-Za-z0-9_.]*)`$")
 _CONTAINERS = (list, dict, msgspec.Struct)
@@ -47,7 +46,7 @@ def decode(body: bytes, kind: type[T]) -> T:
     HttpError
         400 ``body_malformed``: not JSON, nested too deeply, a name twice in one object, or not of this form.
     """
-    decoder = _decoder(kind)
+    decoder: msgspec.json.Decoder[T] = _decoder(kind)  # type: ignore[arg-type]  # types are hashable
     try:
         value = decoder.decode(body)
     except msgspec.ValidationError as error:
@@ -67,7 +66,7 @@ def decode(body: bytes, kind: type[T]) -> T:
 
 
 @functools.cache
-def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind)
 
 

@@ -1,7 +1,7 @@
 """Read and write large bodies beside the event loop, one at a time.
 
-A JSON body takes up to thirty times its size while it is read. With one thread for all of them that memory is needed once,
-however many requests there are, and other requests are answered meanwhile.
+A JSON body takes up to thirty times its size while it is read. With one thread for all of them that memory is needed
+once, however many requests there are, and other requests are answered meanwhile.
 """
 
 from __future__ import annotations

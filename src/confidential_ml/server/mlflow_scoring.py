@@ -11,32 +11,31 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 import numpy as np
+from confidential_ml.server.access import guarded
+from confidential_ml.server.body import media_type, read_body
+from confidential_ml.server.errors import HttpError
 from starlette.responses import Response
 from starlette.routing import Route
 
 import confidential_ml
 from confidential_ml.rows import FloatArray
 from confidential_ml.server import arrow_stream, json_bodies, large_bodies, predict_parameters
-from confidential_ml.server.access import guarded
-from confidential_ml.server.body import media_type, read_body
-from confidential_ml.server.errors import HttpError
 from confidential_ml.server.json_bodies import Cell
 from confidential_ml.server.openapi import BINARY, JSON, Parameter, RouteDescription
 from confidential_ml.server.predict_parameters import PredictParameters
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
-
     from confidential_ml.server.serving import Serving
+    from starlette.requests import Request
 
 __all__ = ["descriptions", "error_form", "routes"]
 
 CSV = "text/csv"
 _SPARE_LISTS = 1000  # brackets besides those of rows: of columns, of the frame, inside names
-# What pandas reads as missing.
+# What pandas reads as missing, besides what Python reads as NaN.
 _CSV_MISSING = frozenset(
-    "#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,NaN,None,n/a,nan,null,".split(",")
-)
+    ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL", "None"]
+) | {"n/a", "null"}
 _CSV_FLAGS = {"True": 1.0, "TRUE": 1.0, "true": 1.0, "False": 0.0, "FALSE": 0.0, "false": 0.0}
 # As MLflow's clients know them by the status.
 _ERROR_CODES = {
@@ -67,7 +66,7 @@ class Invocation(msgspec.Struct, forbid_unknown_fields=True):
     dataframe_records: list[Record] | msgspec.UnsetType = msgspec.UNSET
     instances: Tensor | msgspec.UnsetType = msgspec.UNSET
     inputs: Tensor | msgspec.UnsetType = msgspec.UNSET
-    params: PredictParameters | None | msgspec.UnsetType = msgspec.UNSET
+    params: PredictParameters | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class Predictions(msgspec.Struct):
@@ -126,11 +125,11 @@ class _Scoring:
         query = request.query_params.multi_items()
         if kind == CSV:
             parameters = predict_parameters.from_query(query)
-            rows = await large_bodies.run(len(body), functools.partial(_from_csv, body, limits.rows))
-        elif query:
+            matrix = await large_bodies.run(len(body), functools.partial(_from_csv, body, limits.rows))
+            return await self._predict(matrix, parameters)
+        if query:
             raise HttpError(400, "parameter_invalid", 'JSON takes its parameters in "params", not in the query')
-        else:
-            rows, parameters = await large_bodies.run(len(body), functools.partial(_from_json, body, limits.rows))
+        rows, parameters = await large_bodies.run(len(body), functools.partial(_from_json, body, limits.rows))
         return await self._predict(rows, parameters)
 
     async def _predict(self, rows: FloatArray | _Column, parameters: PredictParameters) -> Response:
@@ -269,7 +268,7 @@ def _from_csv(body: bytes, max_rows: int) -> FloatArray:
         names = next(lines, [])
         if len(set(names)) != len(names):
             _refuse("the CSV has two columns of one name; rename one of them")
-        rows = []
+        rows: list[list[float]] = []
         for line in lines:
             if len(line) != len(names):
                 _refuse(f"CSV row {len(rows)} has {len(line)} values, the header line has {len(names)}")
@@ -320,9 +319,7 @@ def descriptions() -> list[RouteDescription]:
         for name, kind, summary in zip(names, types, summaries, strict=True)
     )
     return [
-        RouteDescription(
-            "/ping", "get", "Whether the server answers", "open", {200: {JSON: BINARY}}, ScoringError
-        ),
+        RouteDescription("/ping", "get", "Whether the server answers", "open", {200: {JSON: BINARY}}, ScoringError),
         RouteDescription(
             "/version", "get", "The version of the package", "open", {200: {"text/plain": str}}, ScoringError
         ),

@@ -9,22 +9,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
+from confidential_ml.server.access import guarded
+from confidential_ml.server.body import media_type, read_body
+from confidential_ml.server.errors import HttpError
 from starlette.responses import Response
 from starlette.routing import Route
 
 import confidential_ml
 from confidential_ml.rows import FloatArray
 from confidential_ml.server import json_bodies, large_bodies
-from confidential_ml.server.access import guarded
-from confidential_ml.server.body import media_type, read_body
-from confidential_ml.server.errors import HttpError
 from confidential_ml.server.openapi import BINARY, JSON, Parameter, RouteDescription
 from confidential_ml.server.tensors import InputTensor, Scalar, read_rows
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
-
     from confidential_ml.server.serving import ModelEntry, Serving
+    from starlette.requests import Request
 
 __all__ = ["descriptions", "error_form", "routes"]
 
@@ -118,8 +117,8 @@ class InferRequest(msgspec.Struct):
 
     inputs: Annotated[list[InputTensor], msgspec.Meta(min_length=1)]
     id: str | msgspec.UnsetType = msgspec.UNSET
-    parameters: dict[str, Scalar] | None | msgspec.UnsetType = msgspec.UNSET
-    outputs: list[RequestedOutput] | None | msgspec.UnsetType = msgspec.UNSET
+    parameters: dict[str, Scalar] | msgspec.UnsetType | None = msgspec.UNSET
+    outputs: list[RequestedOutput] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class OutputParameters(msgspec.Struct):

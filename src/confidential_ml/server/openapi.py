@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -126,7 +126,9 @@ class RouteDescription:
         return tuple(dict.fromkeys(codes))
 
 
-def document(descriptions: Sequence[RouteDescription], *, version: str) -> dict[str, Any]:
+def document(
+    descriptions: Sequence[RouteDescription], *, version: str, anonymous: Collection[str] = ()
+) -> dict[str, Any]:
     """Make the document.
 
     Parameters
@@ -135,6 +137,8 @@ def document(descriptions: Sequence[RouteDescription], *, version: str) -> dict[
         All routes, in the order they are to be listed.
     version
         Version of the package.
+    anonymous
+        Roles that need no token on this server.
 
     Returns
     -------
@@ -158,7 +162,9 @@ def document(descriptions: Sequence[RouteDescription], *, version: str) -> dict[
         methods = paths.setdefault(description.path, {})
         if description.method in methods:
             raise ValueError(f"{description.method} {description.path} is described twice")
-        methods[description.method] = _operation(description, schema_of)
+        operation = _operation(description, schema_of)
+        operation["security"] = _security(description.role, anonymous)
+        methods[description.method] = operation
     return {
         "openapi": "3.1.0",
         "info": {
@@ -198,7 +204,6 @@ def _operation(description: RouteDescription, schema_of: Schemas) -> dict[str, A
         "operationId": "_".join([description.method, *filter(None, words)]),
         "summary": description.summary,
         "responses": {**_answers(description, schema_of), **_errors(description, schema_of)},
-        "security": _security(description.role),
     }
     if description.clear is not None:
         operation["description"] = f"In clear: closed unless the server's owner has set `{description.clear}`."
@@ -262,8 +267,8 @@ def _errors(description: RouteDescription, schema_of: Schemas) -> dict[str, Any]
     }
 
 
-def _security(role: str) -> list[dict[str, list[str]]]:
-    if role == "open":
+def _security(role: str, anonymous: Collection[str]) -> list[dict[str, list[str]]]:
+    if role == "open" or role in anonymous:
         return []
     # An owner may do what a client may.
     return [{role: []}, {"owner": []}] if role == "client" else [{role: []}]

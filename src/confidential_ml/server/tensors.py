@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from confidential_ml.server.errors import HttpError
 
 from confidential_ml.rows import FloatArray
-from confidential_ml.server.errors import HttpError
 from confidential_ml.server.json_bodies import float32_array
 from confidential_ml.strict_json import contains_float32_midpoint, float32_from_decimal
 
@@ -22,20 +22,12 @@ Scalar = str | bool | int | float
 # Integers stay integers: those of INT64 and UINT64 are rounded once, to float32.
 Element = int | float | bool | None | Literal["NaN", "Infinity", "-Infinity"]
 
-_DTYPES = {
-    "BOOL": "?",
-    "UINT8": "u1",
-    "UINT16": "<u2",
-    "UINT32": "<u4",
-    "UINT64": "<u8",
-    "INT8": "i1",
-    "INT16": "<i2",
-    "INT32": "<i4",
-    "INT64": "<i8",
-    "FP32": "<f4",
-    "FP64": "<f8",
-}
-_FLOAT_ELEMENTS = frozenset({int, float, str, type(None)})
+Datatype = Literal["BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP32", "FP64"]
+
+_CODES = "? u1 <u2 <u4 <u8 i1 <i2 <i4 <i8 <f4 <f8"
+_DTYPES = {name: np.dtype(code) for name, code in zip(get_args(Datatype), _CODES.split(" "), strict=True)}
+# Types of the elements that JSON may have for a dtype of this kind.
+_ELEMENTS: dict[str, set[type]] = {"b": {bool}, "u": {int}, "i": {int}, "f": {int, float, str, type(None)}}
 
 
 class InputTensor(msgspec.Struct):
@@ -46,8 +38,8 @@ class InputTensor(msgspec.Struct):
 
     name: str
     shape: list[Annotated[int, msgspec.Meta(ge=0)]]
-    datatype: str
-    parameters: dict[str, Scalar] | None | msgspec.UnsetType = msgspec.UNSET
+    datatype: Datatype
+    parameters: dict[str, Scalar] | msgspec.UnsetType | None = msgspec.UNSET
     data: list[Element | list[Element]] | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -159,10 +151,7 @@ def _values(
     index: int, tensor: InputTensor, part: memoryview | None, header: bytes, shape: tuple[int, int]
 ) -> FloatArray:
     """The data of an input as float32 of this shape, whose product the data itself must have."""
-    code = _DTYPES.get(tensor.datatype)
-    if code is None:
-        raise _invalid(f"the datatype of inputs[{index}] is none of {', '.join(_DTYPES)}")
-    dtype = np.dtype(code)
+    dtype = _DTYPES[tensor.datatype]
     if part is None:
         return float32_array(_from_json(index, tensor, dtype, header, shape)).reshape(shape)
     expected = shape[0] * shape[1] * dtype.itemsize
@@ -181,9 +170,7 @@ def _from_json(
     index: int, tensor: InputTensor, dtype: np.dtype[Any], header: bytes, shape: tuple[int, int]
 ) -> npt.NDArray[Any]:
     flat = _flat(index, tensor.data, tensor.shape, shape[0] * shape[1])
-    kinds = set(map(type, flat))
-    allowed = {"b": {bool}, "u": {int}, "i": {int}}.get(dtype.kind, _FLOAT_ELEMENTS)
-    if not kinds <= allowed:
+    if not set(map(type, flat)) <= _ELEMENTS[dtype.kind]:
         raise _invalid(f"inputs[{index}].data has elements that are not of its datatype")
     try:
         if dtype.kind != "f":
@@ -209,8 +196,10 @@ def _exact_data(header: bytes, index: int) -> Any:
 def _flat(index: int, data: Any, shape: Sequence[int], count: int) -> list[Element]:
     """The elements of data that is nested as the shape says, or flat."""
     if data and isinstance(data[0], list):
-        is_nested = len(shape) == 2 and len(data) == shape[0] and all(
-            isinstance(row, list) and len(row) == shape[1] for row in data
+        is_nested = (
+            len(shape) == 2
+            and len(data) == shape[0]
+            and all(isinstance(row, list) and len(row) == shape[1] for row in data)
         )
         flat = list(itertools.chain.from_iterable(data)) if is_nested else None
     else:
