@@ -221,7 +221,7 @@ def test_csv_numbers_are_rounded_correctly() -> None:
         ({"dataframe_records": {"a": [1]}}, "body_malformed"),
         ({"dataframe_records": []}, "input_invalid"),
         ({"dataframe_records": [{"a": 1, "b": 2, "c": 3, "d": 4}, {"e": 5}]}, "input_invalid"),
-        ({"dataframe_records": [{f"{i}": i} for i in range(200)]}, "input_invalid"),
+        ({"x": [[]] * (2 * MAX_ROWS + 2000)}, "too_many_rows"),  # not read at all
         ({"dataframe_split": {"columns": list("abcd")}}, "body_malformed"),
         ({"dataframe_split": {"columns": list("abcd"), "data": ROWS, "dtype": "f"}}, "body_malformed"),
         ({"dataframe_split": {"columns": list("abca"), "data": ROWS}}, "input_invalid"),
@@ -282,6 +282,13 @@ def test_names_with_quotes_and_colons_are_no_repetition(served: Served) -> None:
     rows = [{'a":': 1, 'a" :': 2, "\\": 3, "NaN": float("nan")}]
     body = {"dataframe_records": rows, "params": FLOWERS}
     assert same_bits(invoke(served, body), served.predict("flowers", [[1, 2, 3, np.nan]]))
+
+
+def test_records_of_different_names_do_not_make_a_square(served: Served) -> None:
+    body = json.dumps({"dataframe_records": [{f"{i}": i} for i in range(200)]})
+    answer = served.ask("POST", "/invocations", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert "leave out most names" in answer.json()["message"]
 
 
 def test_a_list_of_numbers_is_a_column(served: Served) -> None:

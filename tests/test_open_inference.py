@@ -321,6 +321,13 @@ def test_fields_of_others_are_passed_over(served: Served) -> None:
     assert same_bits(predictions(infer(served, empty)), served.predict("flowers", rows_of(4, 1)))
 
 
+def test_many_small_inputs_are_not_read_at_all(served: Served) -> None:
+    body = {"inputs": [tensor([1.0], name=f"{i}") for i in range(200)]}
+    answer = served.ask("POST", INFER, json=body)
+    assert answer.status_code == 400
+    assert "too many inputs" in answer.json()["error"]
+
+
 COLUMNS = [tensor([1.0, 2.0], name=name) for name in "abcd"]
 
 

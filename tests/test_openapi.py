@@ -94,6 +94,47 @@ def test_the_schemas_say_what_the_decoders_take(document: dict[str, Any]) -> Non
     assert not invocation({"instances": [[1]], "other": 1})
 
 
+TENSOR = {"name": "x", "shape": [4], "datatype": "FP32", "data": [1, 2, 3, 4]}
+MODEL, VERSION = "/v2/models/{model_id}", "/v2/models/{model_id}/versions/{version}"
+
+
+@pytest.mark.parametrize(
+    ("template", "method", "body", "status"),
+    [
+        ("/v2", "get", None, 200),
+        ("/v2/health/live", "get", None, 200),
+        ("/v2/health/ready", "get", None, 200),
+        ("/v2/repository/index", "post", {}, 200),
+        ("/v2/repository/index", "post", [], 400),
+        (MODEL, "get", None, 200),
+        (VERSION + "/ready", "get", None, 200),
+        (MODEL + "/infer", "post", {"inputs": [TENSOR], "id": "x"}, 200),
+        (VERSION + "/infer", "post", {"inputs": [TENSOR]}, 200),
+        (VERSION + "/infer", "post", {"inputs": [{**TENSOR, "shape": [5]}]}, 400),
+        ("/invocations", "post", {"instances": [[1, 2, 3, 4]], "params": {"model_id": "flowers"}}, 200),
+        ("/invocations", "post", {"instances": [[1] * 6], "params": {"model_id": "risk"}}, 200),
+        ("/invocations", "post", {"instances": 5}, 400),
+        ("/invocations", "post", {"instances": [[1]], "params": {"model_id": "weeds"}}, 404),
+        ("/invocations", "post", {"instances": [[1]] * 1001, "params": {"model_id": "line"}}, 413),
+    ],
+)
+def test_answers_are_as_described(
+    served: Served, document: dict[str, Any], template: str, method: str, body: Any, status: int
+) -> None:
+    path = template.format(model_id="flowers", version=1)
+    answer = served.ask(method, path, **({} if body is None else {"json": body}))
+    assert answer.status_code == status
+    described = document["paths"][template][method]["responses"][str(status)]
+    # Closed, so that a field that no schema has does not pass.
+    components = json.loads(json.dumps(document["components"]))
+    for schema in components["schemas"].values():
+        schema["additionalProperties"] = False
+    schema = {**described["content"]["application/json"]["schema"], "components": components}
+    jsonschema_rs.validator_for(schema).validate(answer.json())
+    if status >= 400:
+        assert answer.headers["Confidential-ML-Error"] in described["description"].split(", ")
+
+
 def cases(operation: Any, mode: Any, **fixed: Any) -> Any:
     from hypothesis import HealthCheck, Phase, given, settings
 

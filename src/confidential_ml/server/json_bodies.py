@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterable
 from typing import Any, Literal, NoReturn, TypeVar
 
 import msgspec
@@ -27,7 +26,7 @@ _NAME_END = re.compile(rb'"[ \t\r\n]*:')
 # Texts, to step over. Also unfinished ones: else a broken body would be searched again from each of its quotes.
 _TEXT_OR_CONSTANT = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|NaN|Infinity|-Infinity', re.DOTALL)
 _PLACE = re.compile(r" - at `(\$[][A-Za-z0-9_.]*)`$")
-_CONTAINERS = (list, dict, msgspec.Struct)
+_LEAVES = frozenset({bool, int, float, str, type(None), msgspec.UnsetType})
 
 
 def decode(body: bytes, kind: type[T]) -> T:
@@ -91,25 +90,22 @@ def _with_quoted_constants(body: bytes) -> bytes | None:
 
 def _count_names(value: object) -> int:
     """How many names of objects were read, or fewer, which only costs time: never more."""
-    if isinstance(value, msgspec.Struct):
-        present = [part for name, default in _defaults(type(value)) if (part := getattr(value, name)) is not default]
-        return len(present) + _count_in(present)
+    kind = type(value)
+    if kind in _LEAVES:
+        return 0
+    if isinstance(value, list):
+        return 0 if not value or type(value[0]) in _LEAVES else sum(map(_count_names, value))
     if isinstance(value, dict):
-        return len(value) + _count_in(value.values())
-    if isinstance(value, list) and value and isinstance(value[0], _CONTAINERS):
-        return _count_in(value)
-    return 0
+        return len(value) + sum(map(_count_names, value.values()))
+    present = [part for name, default in _defaults(kind) if (part := getattr(value, name)) is not default]
+    return len(present) + sum(map(_count_names, present))
 
 
 @functools.cache
-def _defaults(kind: type[msgspec.Struct]) -> list[tuple[str, object]]:
-    """Names of fields and what they are if the body does not have them; without those that would be a new object."""
+def _defaults(kind: type[Any]) -> list[tuple[str, object]]:
+    """A Struct's fields and what they are if the body does not have them; without those that would be a new object."""
     fields = msgspec.structs.fields(kind)
     return [(field.name, field.default) for field in fields if field.default_factory is msgspec.NODEFAULT]
-
-
-def _count_in(parts: Iterable[object]) -> int:
-    return sum(_count_names(part) for part in parts if isinstance(part, _CONTAINERS))
 
 
 def _refuse_repeated_names(body: bytes) -> None:
@@ -124,10 +120,12 @@ def _check_names(pairs: list[tuple[str, Any]]) -> None:
         raise HttpError(400, "body_malformed", "the JSON body has a name twice in one object; leave one of them out")
 
 
-def float32_array(cells: npt.ArrayLike) -> FloatArray:
+def float32_array(numbers: npt.NDArray[Any]) -> FloatArray:
     """Round numbers to float32 as ``numpy.ndarray.astype`` does; what is too large becomes an infinity."""
+    if numbers.dtype == np.float32:
+        return np.require(numbers, requirements=["C", "A"])
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        return np.require(np.asarray(cells), dtype=np.float32, requirements=["C", "A"])
+        return numbers.astype(np.float32, order="C")
 
 
 def values(predictions: FloatArray) -> Any:

@@ -286,9 +286,9 @@ def _csv_lines(text: str) -> Iterator[list[str]]:
 
 
 def _csv_row(line: list[str]) -> list[float]:
-    if not any("_" in cell for cell in line):  # which Python takes between digits
+    if "_" not in "".join(line):  # which Python takes between digits
         try:
-            return [float(cell) for cell in line]
+            return list(map(float, line))
         except ValueError:
             pass
     return [_csv_cell(cell) for cell in line]

@@ -33,6 +33,7 @@ _OUTPUT = "predict"
 _EXTENSIONS = ("binary_tensor_data", "model_repository")
 _DIGITS = re.compile("[0-9]{1,19}")
 _MAX_INDEX_BODY = 1 << 16
+_SPARE_OBJECTS = 100  # besides each input and its parameters: outputs, what other servers know
 _PATH = "/v2/models/{model_id}"
 _VERSION_PATH = _PATH + "/versions/{version}"
 # What clients send along that changes nothing here: the form of the data for MLServer, Triton's queue.
@@ -280,6 +281,9 @@ def _read(body: bytes, header_length: int | None, n_features: int, max_rows: int
             400, "body_malformed", f"{_HEADER_LENGTH} is {length}, but the body has {len(body)} bytes; count again"
         )
     header = body[:length]
+    # Many small inputs would take long to read only to be refused.
+    if header.count(b"{") > 2 * n_features + _SPARE_OBJECTS:
+        raise HttpError(400, "input_invalid", f"the request has too many inputs for a model of {n_features} features")
     request = json_bodies.decode(header, InferRequest)
     output_margin, iteration_range, binary_output = _parameters(request.parameters or {})
     is_binary = _is_binary(request.outputs or (), binary_output)
