@@ -156,6 +156,18 @@ def test_broken_streams(served: Served) -> None:
         assert refusal(ask(served, body)) == (400, "body_malformed")
 
 
+def test_more_rows_than_bytes_are_refused() -> None:
+    """Else memory beyond the body would be read as rows."""
+    rows = rows_of(3, 5)
+    whole = stream(batch(rows))
+    lying = whole.replace((5).to_bytes(8, "little"), (60).to_bytes(8, "little"))
+    assert lying != whole
+    assert len(pa.ipc.open_stream(lying).read_next_batch()) == 60
+    assert same_bits(arrow_stream.decode(whole, 3, max_rows=100, max_bytes=MAX_BODY), rows)
+    with pytest.raises(Exception, match="no whole Arrow IPC stream"):
+        arrow_stream.decode(lying, 3, max_rows=100, max_bytes=MAX_BODY)
+
+
 def test_changed_streams_give_rows_or_a_refusal() -> None:
     """Bytes of real streams, a few changed; the length words and the FlatBuffers' offsets are hit often."""
     mixed = columns_of(F, pa.array([1, None], pa.int64()), pa.array([True, False]), pa.array([1, 2], pa.uint16()))

@@ -139,7 +139,7 @@ def cases(operation: Any, mode: Any, **fixed: Any) -> Any:
     from hypothesis import HealthCheck, Phase, given, settings
 
     limits = settings(
-        max_examples=25,
+        max_examples=15,
         derandomize=True,
         deadline=None,
         database=None,

@@ -8,15 +8,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from confidential_ml.server.errors import HttpError
 from starlette.responses import Response
 
 from confidential_ml.rows import FloatArray
 from confidential_ml.server import large_bodies, predict_parameters
+from confidential_ml.server.errors import HttpError
 
 if TYPE_CHECKING:
-    from confidential_ml.server.serving import Serving
     from starlette.requests import Request
+
+    from confidential_ml.server.serving import Serving
 
 __all__ = ["MEDIA_TYPE", "decode", "encode", "respond"]
 

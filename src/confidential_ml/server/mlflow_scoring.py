@@ -11,22 +11,23 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 import numpy as np
-from confidential_ml.server.access import guarded
-from confidential_ml.server.body import media_type, read_body
-from confidential_ml.server.errors import HttpError
 from starlette.responses import Response
 from starlette.routing import Route
 
 import confidential_ml
 from confidential_ml.rows import FloatArray
 from confidential_ml.server import arrow_stream, json_bodies, large_bodies, predict_parameters
+from confidential_ml.server.access import guarded
+from confidential_ml.server.body import media_type, read_body
+from confidential_ml.server.errors import HttpError
 from confidential_ml.server.json_bodies import Cell
 from confidential_ml.server.openapi import BINARY, JSON, Parameter, RouteDescription
 from confidential_ml.server.predict_parameters import PredictParameters
 
 if TYPE_CHECKING:
-    from confidential_ml.server.serving import Serving
     from starlette.requests import Request
+
+    from confidential_ml.server.serving import Serving
 
 __all__ = ["descriptions", "error_form", "routes"]
 

@@ -9,21 +9,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
-from confidential_ml.server.access import guarded
-from confidential_ml.server.body import media_type, read_body
-from confidential_ml.server.errors import HttpError
 from starlette.responses import Response
 from starlette.routing import Route
 
 import confidential_ml
 from confidential_ml.rows import FloatArray
 from confidential_ml.server import json_bodies, large_bodies
+from confidential_ml.server.access import guarded
+from confidential_ml.server.body import media_type, read_body
+from confidential_ml.server.errors import HttpError
 from confidential_ml.server.openapi import BINARY, JSON, Parameter, RouteDescription
 from confidential_ml.server.tensors import InputTensor, Scalar, read_rows
 
 if TYPE_CHECKING:
-    from confidential_ml.server.serving import ModelEntry, Serving
     from starlette.requests import Request
+
+    from confidential_ml.server.serving import ModelEntry, Serving
 
 __all__ = ["descriptions", "error_form", "routes"]
 
