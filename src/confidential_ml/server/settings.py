@@ -16,7 +16,7 @@ from pydantic_settings import SettingsError as SourceError
 
 from confidential_ml.attestation import Collateral
 from confidential_ml.enclave import load_core
-from confidential_ml.errors import ConfidentialMLError
+from confidential_ml.errors import ConfidentialMLError, EnclaveError
 from confidential_ml.identity import EnclaveIdentity
 from confidential_ml.protocol import MAX_PROVISION_CONTENT, MAX_REQUEST_CONTENT
 from confidential_ml.server.store import MAX_MODELS
@@ -315,7 +315,10 @@ def _platform_faults(settings: ServerSettings, platform: str) -> list[str]:
 
 
 def _installed_platform(settings: ServerSettings) -> list[str]:
-    return _platform_faults(settings, load_core().platform)
+    try:
+        return _platform_faults(settings, load_core().platform)
+    except EnclaveError as error:
+        return [str(error)]
 
 
 def _anonymous(settings: ServerSettings) -> list[str]:
