@@ -78,8 +78,9 @@ class ConfidentialEndpoint:
         it; those who bring their own need none.
     store
         Where models go that clients provision; None refuses them. A function that takes the sealed model (bytes) and
-        its id (str), and raises `ModelRefusedError` for one that it will not take later either; or a directory, in which each becomes a file of its own, named after its id and the SHA-256 that
-        the receipt names; never more than 256, and none is ever replaced.
+        its id (str), and raises `ModelRefusedError` for one that it will not take later either; or a directory, in
+        which each becomes a file of its own, named after its id and the SHA-256 that the receipt names; never more
+        than 256, and none is ever replaced.
     epoch_seconds, grace_seconds
         How long an epoch lasts, and how long the former epoch's key is kept after it.
     evidence_seconds

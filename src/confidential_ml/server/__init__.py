@@ -1,4 +1,4 @@
-"""The HTTP server (docs/http.md): ``create_app``, ``serve`` and ``load_settings``. Needs ``confidential_ml[server]``."""
+"""The HTTP server (docs/http.md): ``create_app``, ``serve``, ``load_settings``. Needs ``confidential_ml[server]``."""
 
 from __future__ import annotations
 

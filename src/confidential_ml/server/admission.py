@@ -67,5 +67,8 @@ class Admission:
 def busy() -> HttpError:
     """What a request is refused with for which there is no room now."""
     return HttpError(
-        503, "busy", "the server has no room for this now; send it again later", {"Retry-After": f"{RETRY_AFTER_SECONDS}"}
+        503,
+        "busy",
+        "the server has no room for this now; send it again later",
+        {"Retry-After": f"{RETRY_AFTER_SECONDS}"},
     )

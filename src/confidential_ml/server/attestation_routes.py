@@ -60,7 +60,7 @@ def routes(serving: Serving) -> list[Route]:
             nonce=nonce.hex(),
             warning=None if identity.platform == "openenclave" else WARNING_TEXT,
         )
-        return Response(msgspec.json.encode(body), media_type=JSON)
+        return Response(msgspec.json.encode(body), headers={"Cache-Control": "no-store"}, media_type=JSON)
 
     async def collateral(request: Request) -> Response:
         _admit(serving, request)
@@ -105,7 +105,9 @@ def descriptions() -> list[RouteDescription]:
             "open",
             {200: {JSON: Report}},
             ErrorBody,
-            parameters=(Parameter("nonce", "query", str, "0 to 64 bytes, hexadecimal; they come back in the evidence"),),
+            parameters=(
+                Parameter("nonce", "query", str, "0 to 64 bytes, hexadecimal; they come back in the evidence"),
+            ),
             codes=("nonce_invalid", "parameter_invalid"),
         ),
         RouteDescription(

@@ -1,4 +1,4 @@
-"""``POST /confidential``: messages of docs/protocol.md 7 and their replies; the only route that takes rows encrypted."""
+"""``POST /confidential``: messages of docs/protocol.md 7 and their replies; rows come encrypted here alone."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from confidential_ml.server.admission import Usage
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 __all__ = ["Front", "form_of"]
 
 _DISCONNECTED = 499  # as nginx has it: the client went away before there was an answer
+_ALWAYS = [(b"x-content-type-options", b"nosniff")]
+_PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, POST",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type",
+    "Access-Control-Max-Age": "600",
+}
 _logger = logging.getLogger("confidential_ml")
 
 Forms = list[tuple[str, ErrorForm]]
@@ -41,6 +48,25 @@ def form_of(path: str, forms: Forms) -> ErrorForm:
     return own_form
 
 
+class _Origins:
+    """Leave for pages from elsewhere to ask this server (docs/http.md 7)."""
+
+    def __init__(self, allowed: list[str]) -> None:
+        self._allowed = {origin.encode("ascii") for origin in allowed}
+
+    def headers_for(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        """What every answer has besides."""
+        if not self._allowed:
+            return _ALWAYS
+        origin = dict(scope["headers"]).get(b"origin")
+        leave = [(b"access-control-allow-origin", origin)] if origin in self._allowed else []
+        return [*_ALWAYS, (b"vary", b"Origin"), *leave]
+
+    def is_preflight(self, scope: Scope) -> bool:
+        """Whether a browser asks for leave, which it gets."""
+        return scope["method"] == "OPTIONS" and dict(scope["headers"]).get(b"origin") in self._allowed
+
+
 class Front:
     """Middleware without a task or a queue of its own, unlike `BaseHTTPMiddleware`: one coroutine and one closure."""
 
@@ -48,6 +74,7 @@ class Front:
         self._app = app
         self._serving = serving
         self._forms = forms
+        self._origins = _Origins(serving.settings.allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -56,11 +83,13 @@ class Front:
             return
         start = time.perf_counter()
         status = 0
+        headers = self._origins.headers_for(scope)
 
         async def observed(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message["headers"] = [*message["headers"], *headers]
             await send(message)
 
         usage = Usage()
@@ -70,6 +99,9 @@ class Front:
                 raise HttpError(
                     503, "shutting_down", "the server is shutting down; send it to another", {"Connection": "close"}
                 )
+            if scope["method"] == "OPTIONS" and self._origins.is_preflight(scope):
+                await Response(status_code=204, headers=_PREFLIGHT)(scope, receive, observed)
+                return
             await self._app(scope, receive, observed)
         except ClientDisconnect:
             status = status or _DISCONNECTED
@@ -89,5 +121,7 @@ def _internal(error: Exception) -> HttpError:
     identifier = secrets.token_hex(8)
     _logger.error("request %s failed", identifier, exc_info=error)
     return HttpError(
-        500, "internal", f"the server has a defect or its machine has a problem; the operator's log says more under {identifier}"
+        500,
+        "internal",
+        f"the server has a defect or its machine has a problem; the operator's log says more under {identifier}",
     )

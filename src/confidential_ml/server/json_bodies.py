@@ -10,9 +10,9 @@ from typing import Any, Literal, NoReturn, TypeVar
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from confidential_ml.server.errors import HttpError
 
 from confidential_ml.rows import FloatArray
+from confidential_ml.server.errors import HttpError
 
 __all__ = ["Cell", "decode", "float32_array", "values"]
 

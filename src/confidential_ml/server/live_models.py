@@ -107,7 +107,9 @@ class LiveModels:
         """All of them, by id, then version."""
         with self._mutex:
             return [
-                versions[version].entry for _, versions in sorted(self._versions.items()) for version in sorted(versions)
+                versions[version].entry
+                for _, versions in sorted(self._versions.items())
+                for version in sorted(versions)
             ]
 
     def add(self, live: LiveModel) -> ModelEntry:
@@ -159,10 +161,8 @@ class LiveModels:
                 if len(self._current) > 1:
                     raise HttpError(400, "model_id_missing", "there are several models; name one with model_id")
                 model_id = next(iter(self._current), "")
-            if version is None:
-                live = self._current.get(model_id)
-            else:
-                live = self._versions.get(model_id, {}).get(version)
+            versions = self._versions.get(model_id, {})
+            live = self._current.get(model_id) if version is None else versions.get(version)
             if live is None:
                 problem = "there is no such model or version" if self._current else "no model is loaded"
                 raise HttpError(404, "model_unknown", f"{problem}; GET /models lists those that are loaded")

@@ -35,7 +35,9 @@ class Metrics:
             registry=self._registry,
         )
         self.rows = Counter(
-            "confidential_ml_rows", "Rows predicted in clear; those of /confidential nobody can count", registry=self._registry
+            "confidential_ml_rows",
+            "Rows predicted in clear; those of /confidential nobody can count",
+            registry=self._registry,
         )
         self.attestations = Counter(
             "confidential_ml_attestations", "Evidence that was given out", registry=self._registry

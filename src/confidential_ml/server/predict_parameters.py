@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Annotated
 
 import msgspec
+
 from confidential_ml.server.errors import HttpError
 
 __all__ = ["PredictParameters", "from_query"]

@@ -212,7 +212,9 @@ class Serving:
                 )
             if columns != live.entry.n_features:
                 raise HttpError(
-                    400, "input_invalid", f"the rows have {columns} columns, the model has {live.entry.n_features} features"
+                    400,
+                    "input_invalid",
+                    f"the rows have {columns} columns, the model has {live.entry.n_features} features",
                 )
 
             def work() -> FloatArray:

@@ -82,6 +82,12 @@ def _lower(value: object) -> object:
 
 
 TokenHash = Annotated[str, BeforeValidator(_lower), StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+# "null" is the origin of a page that was opened from disk.
+Origin = Annotated[
+    str,
+    BeforeValidator(_lower),
+    StringConstraints(pattern=r"^(null|https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?)$"),
+]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 
 
@@ -164,18 +170,18 @@ class ServerSettings(BaseSettings):
     epoch: Epoch = Epoch()
     collateral: CollateralSource = CollateralSource()
     console: bool = True
+    allowed_origins: list[Origin] = []
     unsafe: Unsafe = Unsafe()
 
     @classmethod
-    def settings_customise_sources(
+    def settings_customise_sources(  # type: ignore[override]  # pydantic-settings hands all of them over by name
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        **_: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only what :func:`load_settings` hands over, which has read the environment itself."""
+        del settings_cls
         return (init_settings,)
 
     @property
@@ -297,6 +303,8 @@ def _sentence(error: Any) -> str:
         return f"{name} is no setting; see docs/http.md 4"
     if error["type"] == "missing":
         return f"{name} is missing; see docs/http.md 4"
+    if name.startswith("allowed_origins"):
+        return f"{name} must be null or the scheme, host and port of a page, such as https://example.org; never *"
     if name.startswith("tokens"):
         return f"{name} must be sha256: and the 64 hexadecimal digits of a token's SHA-256, never the token itself"
     return f"{name}: {error['msg'][0].lower()}{error['msg'][1:]}"

@@ -1,7 +1,7 @@
 """The model store: a directory of sealed models with ids and versions that outlives crashes (docs/http.md 2.3).
 
-A model is acknowledged only when its file has its final name and file and directory are on the disk. Until then it has a
-temporary name, which the next start removes.
+A model is acknowledged only when its file has its final name and file and directory are on the disk. Until then it has
+a temporary name, which the next start removes.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ class StagedModel:
 class ModelStore:
     """A directory of sealed models. Safe to use from any number of threads; one process at a time has it.
 
-    Every file whose name ends with ``.sealed`` is read at start, whatever else it is called. Damaged ones, second ones of
-    the same id and version, and those of an id that belongs to another owner are reported and left alone.
+    Every file whose name ends with ``.sealed`` is read at start, whatever else it is called. Damaged ones, second ones
+    of the same id and version, and those of an id that belongs to another owner are reported and left alone.
 
     Parameters
     ----------
@@ -110,7 +110,9 @@ class ModelStore:
         If the directory cannot be made, read or written, or another process has it.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, max_models: int = MAX_MODELS, max_provisioned: int) -> None:
+    def __init__(
+        self, directory: str | os.PathLike[str], *, max_models: int = MAX_MODELS, max_provisioned: int
+    ) -> None:
         self._directory = Path(directory)
         self._max_models = max_models
         self._max_provisioned = max_provisioned

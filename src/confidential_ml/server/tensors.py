@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from confidential_ml.server.errors import HttpError
 
 from confidential_ml.rows import FloatArray
+from confidential_ml.server.errors import HttpError
 from confidential_ml.server.json_bodies import float32_array
 from confidential_ml.strict_json import contains_float32_midpoint, float32_from_decimal
 
