@@ -87,7 +87,6 @@ class Access:
 
 def guarded(endpoint: Endpoint, *, role: Role | Literal["open"], clear: Clear | None = None) -> Endpoint:
     """An endpoint that only requests reach which its role and the settings allow; see :meth:`Access.check`."""
-
     if role == "open":
         return endpoint
 
