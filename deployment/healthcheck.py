@@ -24,7 +24,7 @@ def connection(config: str) -> http.client.HTTPConnection:
     certificate = os.environ.get("CONFIDENTIAL_ML_TLS__CERTIFICATE") or settings.get("tls", {}).get("certificate")
     if not certificate:
         return http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
-    # The certificate names the service, not 127.0.0.1. Nothing secret is sent, and the answer decides about a restart only.
+    # The certificate names the service, not 127.0.0.1. Nothing secret is sent; the answer decides about a restart only.
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

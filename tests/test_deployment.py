@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import fnmatch
 import http.server
 import importlib.util
@@ -20,7 +21,10 @@ from typing import Any
 
 import pytest
 import yaml
-from attestation_pki import server_certificate
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -84,7 +88,7 @@ def build_arguments() -> dict[str, str]:
     return dict(argument.split("=", 1) for argument in instructions("ARG") if "=" in argument)
 
 
-# ---- the same things have the same names ------------------------------------------------------------------------------
+# ---- the same things have the same names ----------------------------------------------------------------------------
 
 
 def test_the_port_is_the_same_everywhere() -> None:
@@ -136,8 +140,8 @@ def test_the_objects_refer_to_each_other() -> None:
     assert ("ConfigMap", VOLUMES["config"]["configMap"]["name"]) in BASE
     claims = {claim["metadata"]["name"] for claim in STATEFUL_SET["spec"]["volumeClaimTemplates"]}
     assert set(MOUNTS) == set(VOLUMES) | claims
-    assert "confidential-ml-tls" == VOLUMES["tls"]["secret"]["secretName"]
-    assert "kubectl create secret tls confidential-ml-tls" in GUIDE
+    assert VOLUMES["tls"]["secret"]["secretName"] == "confidential-ml-tls"
+    assert "create secret tls confidential-ml-tls" in GUIDE
 
 
 @pytest.mark.parametrize("directory", sorted(path.name for path in MANIFESTS.iterdir()))
@@ -204,13 +208,22 @@ def load_settings() -> Any:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """PEM files of a certificate for 127.0.0.1 and its key."""
+    """PEM files of a certificate, which names the service and not 127.0.0.1, and of its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "confidential-ml.example")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
     directory = tmp_path_factory.mktemp("tls")
-    certificate, key = directory / "tls.crt", directory / "tls.key"
-    pem, key_pem = server_certificate()
-    certificate.write_bytes(pem)
-    key.write_bytes(key_pem)
-    return certificate, key
+    files = directory / "tls.crt", directory / "tls.key"
+    pem = serialization.Encoding.PEM
+    files[0].write_bytes(certificate.public_bytes(pem))
+    files[1].write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    return files
 
 
 def test_the_server_takes_the_configuration(
@@ -229,7 +242,7 @@ def test_the_server_takes_the_configuration(
 
     if _core.platform != "openenclave":
         # That it runs on a simulation is then all that is wrong.
-        with pytest.raises(ConfidentialMLError, match="unsafe.simulation") as caught:
+        with pytest.raises(ConfidentialMLError, match=r"unsafe\.simulation") as caught:
             load_settings(DEPLOYMENT / "server.toml", **flags)
         assert len(caught.value.faults) == 1  # type: ignore[attr-defined]
 
@@ -282,8 +295,17 @@ def test_the_command_line_has_the_flags_that_start_the_server() -> None:
 
 
 def restricted_violations(pod: dict[str, Any]) -> list[str]:
-    """What the Pod Security Standard "restricted" forbids (kubernetes.io/docs/concepts/security/pod-security-standards)."""
-    allowed = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+    """What the Pod Security Standard "restricted" forbids (kubernetes.io, Pod Security Standards)."""
+    allowed = {
+        "configMap",
+        "csi",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+    }
     found = [f"volume {v['name']}" for v in pod.get("volumes", []) if not (set(v) - {"name"}) <= allowed]
     found += [key for key in ("hostNetwork", "hostPID", "hostIPC") if pod.get(key)]
     security = pod["securityContext"]
@@ -368,7 +390,9 @@ def is_ignored(path: str) -> bool:
         if pattern.startswith("**/"):
             fits = any(fnmatch.fnmatchcase(part, pattern[3:]) for part in parts)
         else:
-            fits = any(fnmatch.fnmatchcase(place, pattern) and place.count("/") == pattern.count("/") for place in places)
+            fits = any(
+                fnmatch.fnmatchcase(place, pattern) and place.count("/") == pattern.count("/") for place in places
+            )
         if fits:
             ignored = not line.startswith("!")
     return ignored
@@ -397,9 +421,22 @@ def test_the_context_has_all_that_is_built_and_nothing_secret() -> None:
         for path in files:
             built = path.suffix in {".so", ".signed", ".pyc"}
             assert is_ignored(str(path.relative_to(ROOT))) == built, path
-    for name in ("pyproject.toml", "CMakeLists.txt", PROJECT["project"]["readme"], *PROJECT["project"]["license-files"]):
+    for name in (
+        "pyproject.toml",
+        "CMakeLists.txt",
+        PROJECT["project"]["readme"],
+        *PROJECT["project"]["license-files"],
+    ):
         assert not is_ignored(name), name
-    secret = ["key.pem", "deployment/key.pem", "src/tls.key", "credit.sealed", ".git/config", ".venv/bin/python", "build/x"]
+    secret = [
+        "key.pem",
+        "deployment/key.pem",
+        "src/tls.key",
+        "credit.sealed",
+        ".git/config",
+        ".venv/bin/python",
+        "build/x",
+    ]
     assert [name for name in secret if not is_ignored(name)] == []
 
 
@@ -445,7 +482,9 @@ def test_the_pins_fit_what_the_project_asks_for() -> None:
     for name, lines in wanted.items():
         versions = pinned(name)
         for requirement in map(Requirement, lines):
-            if requirement.marker is None or requirement.marker.evaluate({"python_version": "3.12", "sys_platform": "linux"}):
+            if requirement.marker is None or requirement.marker.evaluate(
+                {"python_version": "3.12", "sys_platform": "linux"}
+            ):
                 version = versions.get(canonicalize_name(requirement.name))
                 assert version is not None, f"deployment/{name} lacks {requirement.name}; its head says how it is made"
                 assert requirement.specifier.contains(version, prereleases=True), f"{name}: {requirement} and {version}"
@@ -482,9 +521,7 @@ def test_no_wheel_is_built_without_a_signing_key(tmp_path: Path) -> None:
     ],
     ids=["short", "exponent", "kind"],
 )
-def test_no_wheel_is_built_with_a_key_that_sgx_does_not_take(
-    options: list[str], sentence: str, tmp_path: Path
-) -> None:
+def test_no_wheel_is_built_with_a_key_that_sgx_does_not_take(options: list[str], sentence: str, tmp_path: Path) -> None:
     key = tmp_path / "key.pem"
     key.write_bytes(subprocess.run(["openssl", *options], capture_output=True, check=True).stdout)
     result = build_wheel(SIGNING_KEY=str(key))
@@ -561,7 +598,7 @@ def test_the_health_check_fails_without_a_server(tmp_path: Path) -> None:
     config = tmp_path / "server.toml"
     config.write_text(f"port = {port}\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CONFIDENTIAL_ML_")}
-    command = [sys.executable, "-I", DEPLOYMENT / "healthcheck.py", config]
+    command = [sys.executable, "-I", str(DEPLOYMENT / "healthcheck.py"), str(config)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment)
     assert result.returncode == 1
     assert result.stderr.startswith("no answer from the server: ")
@@ -585,14 +622,43 @@ def test_every_alert_says_what_is_wrong_and_what_to_do() -> None:
         assert anchor in anchors, rule["annotations"]["runbook"]
 
 
-def test_alerts_name_metrics_that_exist() -> None:
-    source = ROOT / "src" / "confidential_ml" / "server" / "metrics.py"
-    if not source.exists():
-        pytest.skip("needs confidential_ml.server.metrics")
-    text = source.read_text(encoding="utf-8")
-    named = {name for rule in ALERTS for name in re.findall(r"\bconfidential_ml_\w+", rule["expr"])}
-    named |= set(re.findall(r"`(confidential_ml_\w+)`", OPERATIONS))
-    assert named
-    for name in named:
-        family = re.sub(r"_(bucket|count|sum|total)$", "", name)
-        assert re.search(rf'"{re.escape(family)}(_total)?"', text), name
+@pytest.fixture(scope="module")
+def samples() -> dict[str, set[str]]:
+    """The names of all samples of the server's metrics, with their labels."""
+    try:
+        from confidential_ml.server.metrics import Metrics  # type: ignore[import-not-found,unused-ignore]
+        from prometheus_client.parser import text_string_to_metric_families
+    except ImportError as error:
+        pytest.skip(f"needs confidential_ml[server]: {error}")
+    metrics = Metrics(models=lambda: 0.0, requests=lambda: 0.0)
+    metrics.observe("/health", "GET", 200, 0.001)
+    found: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(metrics.text().decode()):
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(sample.labels)
+    return {name: labels for name, labels in found.items() if not name.endswith("_created")}
+
+
+def test_alerts_name_metrics_labels_and_routes_that_exist(samples: dict[str, set[str]]) -> None:
+    table = HTTP.split("## 1. Routes")[1].split("### 2.1")[0]
+    named = set()
+    for rule in ALERTS:
+        for name, selector in re.findall(r"\b(confidential_ml_\w+)(?:\{(.*?)\})?", rule["expr"]):
+            named.add(name)
+            assert name in samples, rule["alert"]
+            assert set(re.findall(r"(\w+)=", selector)) <= samples[name], rule["alert"]
+            for route in re.findall(r'route="([^"]+)"', selector):
+                assert re.search(rf"`(?:GET|POST) {route}[?`]", table), route
+    assert len(named) >= 5
+
+
+def test_every_metric_is_documented(samples: dict[str, set[str]]) -> None:
+    documented = set(re.findall(r"^\| `(confidential_ml_\w+)` \|", OPERATIONS, re.MULTILINE))
+    assert documented == {re.sub(r"(?<=_seconds)_(bucket|count|sum)$", "", name) for name in samples}
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")
+def test_alerts_fire_when_they_should_and_only_then() -> None:
+    command = ["promtool", "test", "rules", "alerts.yaml"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parent)
+    assert result.returncode == 0, result.stdout + result.stderr
