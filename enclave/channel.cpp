@@ -186,7 +186,7 @@ Status Channel::open(ByteView request, RequestKind kind, OpenedRequest* opened) 
   status = hpke_open_first(opened->context, header, ciphertext,
                            reinterpret_cast<uint8_t*>(opened->plaintext.data()), &valid);
   if (status != Status::kOk || !valid) return Status::kRequestUnreadable;
-  if (sha256({request}, opened->digest) != Status::kOk) return Status::kRequestUnreadable;
+  opened->request = request;
   std::memcpy(opened->epoch_digest, epoch->digest, sizeof opened->epoch_digest);
   return record(epoch, opened->enc) == Status::kOk ? Status::kOk : Status::kRequestUnreadable;
 }
@@ -194,7 +194,6 @@ Status Channel::open(ByteView request, RequestKind kind, OpenedRequest* opened) 
 Status Channel::seal_answer(const OpenedRequest& opened, ByteView plaintext, uint8_t* answer) const {
   SecretBytes<kAesKeySize> key;
   SecretBytes<kGcmNonceSize> nonce;
-  uint8_t aad[kSha256Size + kAnswerHeaderSize];
   Writer writer(answer, kAnswerHeaderSize + kAnswerNonceSize);
   writer.write(kVersion);
   writer.write(static_cast<uint16_t>(opened.kind));
@@ -202,13 +201,11 @@ Status Channel::seal_answer(const OpenedRequest& opened, ByteView plaintext, uin
   writer.append(opened.key_id, kKeyIdSize);
   uint8_t* answer_nonce = writer.reserve(kAnswerNonceSize);
   if (answer_nonce == nullptr) return Status::kInternal;
-  std::memcpy(aad, opened.digest, kSha256Size);
-  std::memcpy(aad + kSha256Size, answer, kAnswerHeaderSize);
   Status status = platform_random(answer_nonce, kAnswerNonceSize);
   if (status == Status::kOk) status = answer_keys(opened, answer_nonce, &key, &nonce);
   if (status != Status::kOk) return status;
   uint8_t* ciphertext = answer + kAnswerHeaderSize + kAnswerNonceSize;
-  return aes256_gcm_encrypt({key.bytes, nonce.bytes}, {aad, sizeof aad}, plaintext, ciphertext,
+  return aes256_gcm_encrypt({key.bytes, nonce.bytes}, {answer, kAnswerHeaderSize}, plaintext, ciphertext,
                             ciphertext + plaintext.size);
 }
 

@@ -37,7 +37,7 @@ struct OpenedRequest {
   uint8_t model_digest[kSha256Size];
   uint32_t answer_size;  // of the padded plaintext
   uint8_t enc[kX25519KeySize];
-  uint8_t digest[kSha256Size];  // of the whole request
+  ByteView request;  // all of it, where the caller has it
   uint8_t epoch_digest[kSha256Size];
   HpkeContext context;
   // Of floats, though most of it is read as bytes: the rows in it are used where they lie.

@@ -84,13 +84,16 @@ class Answer {
 Status add_receipt(Channel* channel, const OpenedRequest& opened, const SealedDescription& model,
                    uint16_t policy, uint64_t time, const uint8_t content_digest[kSha256Size],
                    Answer* answer) {
+  uint8_t request_digest[kSha256Size];
+  const Status status = sha256({opened.request}, request_digest);
+  if (status != Status::kOk) return status;
   const ReceiptFields fields{static_cast<uint16_t>(opened.kind),
                              policy,
                              channel->next_receipt(),
                              time,
                              channel->instance(),
                              opened.epoch_digest,
-                             opened.digest,
+                             request_digest,
                              content_digest,
                              &model};
   return write_receipt(channel->receipt_key(), fields, answer->receipt());

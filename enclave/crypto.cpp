@@ -97,11 +97,21 @@ Status x25519_public_key(const uint8_t private_key[kX25519KeySize], uint8_t publ
   return done ? Status::kOk : Status::kCryptoFailed;
 }
 
-Status x25519(const uint8_t private_key[kX25519KeySize], const uint8_t peer_public_key[kX25519KeySize],
+Status x25519(const X25519Key& own, const uint8_t peer_public_key[kX25519KeySize],
               uint8_t shared_secret[kX25519KeySize], bool* valid) {
   *valid = false;
-  const Owned<EVP_PKEY> key(
-      EVP_PKEY_new_raw_private_key(EVP_PKEY_X25519, nullptr, private_key, kX25519KeySize));
+  // Of the private half alone libcrypto would compute the public one, which takes as long as all the rest.
+  const OSSL_PARAM parameters[] = {
+      octets(OSSL_PKEY_PARAM_PRIV_KEY, {own.private_key, kX25519KeySize}),
+      octets(OSSL_PKEY_PARAM_PUB_KEY, {own.public_key, kX25519KeySize}),
+      OSSL_PARAM_construct_end(),
+  };
+  const Owned<EVP_PKEY_CTX> import(EVP_PKEY_CTX_new_from_name(nullptr, "X25519", nullptr));
+  EVP_PKEY* made = nullptr;
+  const bool imported =
+      import && EVP_PKEY_fromdata_init(import.get()) == 1 &&
+      EVP_PKEY_fromdata(import.get(), &made, EVP_PKEY_KEYPAIR, const_cast<OSSL_PARAM*>(parameters)) == 1;
+  const Owned<EVP_PKEY> key(imported ? made : nullptr);
   const Owned<EVP_PKEY> peer(
       EVP_PKEY_new_raw_public_key(EVP_PKEY_X25519, nullptr, peer_public_key, kX25519KeySize));
   const Owned<EVP_PKEY_CTX> context(key ? EVP_PKEY_CTX_new(key.get(), nullptr) : nullptr);

@@ -36,9 +36,14 @@ struct ByteView {
 [[nodiscard]] Status x25519_public_key(const uint8_t private_key[kX25519KeySize],
                                        uint8_t public_key[kX25519KeySize]);
 
+// Both halves of a key, kX25519KeySize bytes each.
+struct X25519Key {
+  const uint8_t* private_key;
+  const uint8_t* public_key;
+};
+
 // kOk with *valid = false when the shared secret would be all zeros; `shared_secret` is wiped then.
-[[nodiscard]] Status x25519(const uint8_t private_key[kX25519KeySize],
-                            const uint8_t peer_public_key[kX25519KeySize],
+[[nodiscard]] Status x25519(const X25519Key& own, const uint8_t peer_public_key[kX25519KeySize],
                             uint8_t shared_secret[kX25519KeySize], bool* valid);
 
 struct GcmKey {

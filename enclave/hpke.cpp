@@ -59,7 +59,7 @@ Status labeled_expand(ByteView suite_id, const Prk& prk, std::string_view label,
 Status decap(const HpkeKeyPair& pair, const uint8_t enc[kX25519KeySize], SharedSecret* shared_secret,
              bool* valid) {
   SecretBytes<kX25519KeySize> dh;
-  Status status = x25519(pair.private_key.bytes, enc, dh.bytes, valid);
+  Status status = x25519({pair.private_key.bytes, pair.public_key}, enc, dh.bytes, valid);
   if (status != Status::kOk || !*valid) return status;
   uint8_t kem_context[2 * kX25519KeySize];
   std::memcpy(kem_context, enc, kX25519KeySize);

@@ -12,7 +12,6 @@
 namespace confidential_ml {
 
 // Scratch memory of add_trees(), 32-byte aligned.
-inline constexpr size_t kSlotBytes = 2 * kExits * kLanes;
 size_t scratch_bytes(const Plan& plan);
 
 // Fills plan.column_bytes at `columns` (32-byte aligned) from 1 to 32 rows.

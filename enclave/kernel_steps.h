@@ -9,6 +9,7 @@
 // No #pragma once: it is part of one source file, not an interface.
 // NOLINTBEGIN(cert-dcl59-cpp,misc-definitions-in-headers): for the same reason.
 
+#include <type_traits>
 #include <utility>
 
 #include "enclave/masks.h"
@@ -150,29 +151,48 @@ CML_INLINE Bytes complete_exit(const Nodes& nodes, std::integer_sequence<int, kL
   return exit;
 }
 
+// Of all exits of a part, then of its nodes; none if every part is complete.
+size_t slot_bytes(const Plan& plan) { return plan.general_nodes.empty() ? 0 : 2 * kExits * kSlotWidth; }
+
 // Any other part: its nodes from the last to the first, children before their parent. A slot holds the exit
-// that is reached from a node; those of the exits themselves are constant.
-CML_INLINE Bytes general_exit(const Plan& plan, const Part& part, const uint8_t* columns, uint8_t* slots) {
-  uint8_t* results = slots + kExits * kLanes;
+// that is reached from a node; those of the exits themselves are constant. Two vectors go together, since
+// fetching a node costs as much as evaluating it for one.
+template <size_t kVectors>
+CML_INLINE void general_exits(const Plan& plan, const Part& part, const uint8_t* columns, uint8_t* slots,
+                              Bytes* exits) {
+  uint8_t* results = slots + kExits * kSlotWidth;
   const int8_t* limits = plan.node_limits.data() + part.first_node;
   const GeneralNode* nodes = plan.general_nodes.data() + part.first_general;
-  const auto left_at = [&](size_t i, const GeneralNode& node) {
-    return greater(broadcast(static_cast<uint8_t>(limits[i])), load(columns + node.column()));
-  };
-  Bytes exit = broadcast(0);
+  const size_t column_bytes = plan.column_bytes;
+  for (size_t v = 0; v < kVectors; ++v) exits[v] = broadcast(0);
   const size_t others = part.node_count - part.lowest_count;
   for (size_t i = part.node_count; i-- > others;) {
-    // Of two exits the left one has the next number: minus a mask is plus one.
     const GeneralNode node = nodes[i];
-    exit = subtract(load(slots + node.right()), left_at(i, node));
-    store(results + i * kLanes, exit);
+    const Bytes limit = broadcast(static_cast<uint8_t>(limits[i])), right = load(slots + node.right);
+    for (size_t v = 0; v < kVectors; ++v) {
+      // Of two exits the left one has the next number: minus a mask is plus one.
+      exits[v] = subtract(right, greater(limit, load(columns + v * column_bytes + node.column)));
+      store(results + i * kSlotWidth + v * kLanes, exits[v]);
+    }
   }
   for (size_t i = others; i-- > 0;) {
     const GeneralNode node = nodes[i];
-    exit = blend(left_at(i, node), load(slots + node.left()), load(slots + node.right()));
-    store(results + i * kLanes, exit);
+    const Bytes limit = broadcast(static_cast<uint8_t>(limits[i]));
+    for (size_t v = 0; v < kVectors; ++v) {
+      const uint8_t *left = slots + node.left + v * kLanes, *right = slots + node.right + v * kLanes;
+      exits[v] =
+          blend(greater(limit, load(columns + v * column_bytes + node.column)), load(left), load(right));
+      store(results + i * kSlotWidth + v * kLanes, exits[v]);
+    }
   }
-  return exit;
+}
+
+// act(v, std::integral_constant<size_t, n>) for vectors v to v + n, by pairs.
+template <typename Act>
+CML_INLINE void for_pairs(size_t vector_count, const Act& act) {
+  size_t v = 0;
+  for (; v + kPair <= vector_count; v += kPair) act(v, std::integral_constant<size_t, kPair>{});
+  for (; v < vector_count; ++v) act(v, std::integral_constant<size_t, 1>{});
 }
 
 // ---- from exits to values ----
@@ -230,10 +250,13 @@ void add_complete(const Run& run, const PlannedTree& tree, const Part& part) {
 }
 
 void add_general(const Run& run, const PlannedTree& tree, const Part& part) {
-  for (size_t v = 0; v < run.vector_count; ++v) {
-    const Bytes exit = general_exit(run.plan, part, run.columns_of(v), run.scratch);
-    add_leaves(run, tree, part, part.chunk_count, v, exit);
-  }
+  for_pairs(run.vector_count, [&](size_t first, auto count) {
+    Bytes exits[count];
+    general_exits<count>(run.plan, part, run.columns_of(first), run.scratch, exits);
+    for (size_t v = 0; v < count; ++v) {
+      add_leaves(run, tree, part, part.chunk_count, first + v, exits[v]);
+    }
+  });
 }
 
 // The four value planes of a part, from its own leaves or from the parts that its exits lead to.
@@ -249,25 +272,32 @@ void select_values(const Plan& plan, const Part& part, uint32_t group, Bytes exi
   }
 }
 
-// A tree of several parts: first the exits of all; then, per group, their values from the last part to the
-// first.
+// A tree of several parts: per group, their values from the last part to the first. `exits` of all parts.
+CML_INLINE void add_values(const Run& run, const PlannedTree& tree, size_t vector, const uint8_t* exits,
+                           uint8_t* values) {
+  const Part* parts = run.plan.parts.data() + tree.first_part;
+  for (uint32_t g = 0; g < run.plan.leaf_size; ++g) {
+    Bytes planes[4] = {};
+    for (size_t p = tree.part_count; p-- > 0;) {
+      select_values(run.plan, parts[p], g, load(exits + p * kSlotWidth), values, planes);
+      for (size_t i = 0; i < 4; ++i) store(values + (p * 4 + i) * kLanes, planes[i]);
+    }
+    add_planes(planes, run.sums_of(vector, tree.group + g));
+  }
+}
+
 void add_parts(const Run& run, const PlannedTree& tree) {
   const Part* parts = run.plan.parts.data() + tree.first_part;
-  uint8_t* exits = run.scratch + kSlotBytes;
-  uint8_t* values = exits + tree.part_count * kLanes;
-  for (size_t v = 0; v < run.vector_count; ++v) {
+  uint8_t* exits = run.scratch + slot_bytes(run.plan);
+  uint8_t* values = exits + tree.part_count * kSlotWidth;
+  for_pairs(run.vector_count, [&](size_t first, auto count) {
     for (size_t p = 0; p < tree.part_count; ++p) {
-      store(exits + p * kLanes, general_exit(run.plan, parts[p], run.columns_of(v), run.scratch));
+      Bytes found[count];
+      general_exits<count>(run.plan, parts[p], run.columns_of(first), run.scratch, found);
+      for (size_t v = 0; v < count; ++v) store(exits + p * kSlotWidth + v * kLanes, found[v]);
     }
-    for (uint32_t g = 0; g < run.plan.leaf_size; ++g) {
-      Bytes planes[4] = {};
-      for (size_t p = tree.part_count; p-- > 0;) {
-        select_values(run.plan, parts[p], g, load(exits + p * kLanes), values, planes);
-        for (size_t i = 0; i < 4; ++i) store(values + (p * 4 + i) * kLanes, planes[i]);
-      }
-      add_planes(planes, run.sums_of(v, tree.group + g));
-    }
-  }
+    for (size_t v = 0; v < count; ++v) add_values(run, tree, first + v, exits + v * kLanes, values);
+  });
 }
 
 void add_tree(const Run& run, const PlannedTree& tree) {
@@ -297,7 +327,7 @@ void add_tree(const Run& run, const PlannedTree& tree) {
 
 }  // namespace
 
-size_t scratch_bytes(const Plan& plan) { return kSlotBytes + plan.largest_tree * 5 * kLanes; }
+size_t scratch_bytes(const Plan& plan) { return slot_bytes(plan) + plan.largest_tree * (kPair + 4) * kLanes; }
 
 void encode_rows(const Plan& plan, const float* rows, size_t row_count, uint8_t* columns) {
   const float* row[kLanes];
@@ -311,7 +341,8 @@ void encode_rows(const Plan& plan, const float* rows, size_t row_count, uint8_t*
 
 void add_trees(const Plan& plan, size_t begin, size_t end, const uint8_t* columns, size_t vector_count,
                uint8_t* scratch, float* sums) {
-  for (uint32_t exit = 0; exit < kExits; ++exit) store(scratch + exit * kLanes, broadcast(exit));
+  for (uint32_t i = 0; i < slot_bytes(plan) / 2 / kLanes; ++i)
+    store(scratch + i * kLanes, broadcast(i / kPair));
   const Run run{plan, columns, vector_count, scratch, sums};
   for (size_t t = begin; t < end; ++t) add_tree(run, plan.trees[t]);
 }

@@ -357,14 +357,14 @@ class Planner {
     const auto slot_of = [&](uint32_t child, uint32_t exit) {
       if (!is_exit(child)) {
         first_exit_[child] = exit;
-        return static_cast<uint16_t>((kExits + place[child]) * kLanes);
+        return static_cast<uint16_t>((kExits + place[child]) * kSlotWidth);
       }
       if (cut_[child]) {
         plan_.links.push_back({part_of_[child], exit});
       } else {
         set_leaf(part, exit, nodes_[child]);
       }
-      return static_cast<uint16_t>(exit * kLanes);
+      return static_cast<uint16_t>(exit * kSlotWidth);
     };
     for (const uint32_t node : members) {
       add_node(nodes_ + node);
@@ -372,7 +372,7 @@ class Planner {
       const uint32_t right_exits = cut_[right] ? 1 : exits_[right];
       const uint16_t left_slot = slot_of(left, first_exit_[node] + right_exits);
       const uint16_t right_slot = slot_of(right, first_exit_[node]);
-      plan_.general_nodes.push_back(GeneralNode::of(plan_.node_columns.back(), left_slot, right_slot));
+      plan_.general_nodes.push_back({plan_.node_columns.back(), left_slot, right_slot});
     }
     if (members.empty()) set_leaf(part, 0, nodes_[root]);
     part.link_count = static_cast<uint32_t>(plan_.links.size()) - part.first_link;

@@ -21,8 +21,10 @@
 
 namespace confidential_ml {
 
-inline constexpr size_t kLanes = 32;           // rows in a vector
-inline constexpr size_t kExits = 256;          // most exits of a part
+inline constexpr size_t kLanes = 32;   // rows in a vector
+inline constexpr size_t kExits = 256;  // most exits of a part
+inline constexpr size_t kPair = 2;     // vectors that go through a general part together
+inline constexpr size_t kSlotWidth = kPair * kLanes;
 inline constexpr uint32_t kWindow = 255;       // most thresholds of a column
 inline constexpr uint32_t kCompleteDepth = 8;  // deepest complete part
 inline constexpr size_t kChunkBytes = 16 * 4;  // of a leaf table
@@ -82,16 +84,10 @@ struct Link {
   uint32_t exit;
 };
 
-// A node of a part that is not complete. One word, since the loop over such nodes is bound by its loads.
+// A node of a part that is not complete: offsets of its column, and of its children's slots.
 struct GeneralNode {
-  uint64_t word;
-
-  static GeneralNode of(uint32_t column, uint16_t left, uint16_t right) {
-    return {uint64_t{right} << 48 | uint64_t{left} << 32 | column};
-  }
-  uint32_t column() const { return static_cast<uint32_t>(word); }
-  uint32_t left() const { return static_cast<uint32_t>(word >> 32) & 0xffff; }  // slots
-  uint32_t right() const { return static_cast<uint32_t>(word >> 48); }
+  uint32_t column;
+  uint16_t left, right;
 };
 
 struct PlannedTree {

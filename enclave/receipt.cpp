@@ -12,13 +12,14 @@ constexpr uint8_t kMagic[8] = {'C', 'M', 'L', 'R', 'C', 'P', 'T', 0};
 constexpr uint32_t kVersion = 1;
 constexpr char kLabel[] = "confidential_ml receipt v1";
 constexpr size_t kLabelSize = sizeof kLabel - 1;
+constexpr char kContentLabel[] = "confidential_ml content v1";
 constexpr size_t kSignedSize = kReceiptSize - kEd25519SignatureSize;
 constexpr uint8_t kReserved[32] = {};
 
 }  // namespace
 
 Status blinded_digest(const uint8_t blind[kBlindSize], ByteView content, uint8_t digest[kSha256Size]) {
-  const ByteView label{reinterpret_cast<const uint8_t*>(kLabel), kLabelSize};
+  const ByteView label{reinterpret_cast<const uint8_t*>(kContentLabel), sizeof kContentLabel - 1};
   return sha256({label, {blind, kBlindSize}, content}, digest);
 }
 

@@ -30,6 +30,8 @@ if [ "${1:-}" = test ]; then
   need clang-format clang-format
   need clang-tidy clang-tidy
   need valgrind valgrind
+  need node nodejs
+  need chromium chromium
   need "$libraries/libgtest.a" libgtest-dev
   need /usr/include/gmock/gmock.h libgmock-dev
 fi

@@ -215,7 +215,8 @@ class ReferenceEnclave:
         return (sealed[0] if sealed else b""), answer
 
     def _open(self, request: bytes, kind: int) -> Opened:
-        if len(request) < 88 + 16 or len(request) > 88 + 16 + limits()[MAX_CONTENT[kind]]:
+        size = len(request) - 88 - 16
+        if not is_bucket(size) or size > limits()[MAX_CONTENT[kind]]:
             raise RequestUnreadableError
         header, enc = request[:56], request[56:88]
         version, suite, found_kind, zero, key_id, digest, answer_size, zero_too = struct.unpack("<HHHH8s32sII", header)
@@ -266,8 +267,7 @@ class ReferenceEnclave:
         prk = hmac.new(opened.message[56:88] + nonce, opened.secret, "sha256").digest()
         key = hmac.new(prk, b"key\x01", "sha256").digest()
         gcm_nonce = hmac.new(prk, b"nonce\x01", "sha256").digest()[:12]
-        aad = hashlib.sha256(opened.message).digest() + header
-        return header + nonce + AESGCM(key).encrypt(gcm_nonce, plaintext, aad)
+        return header + nonce + AESGCM(key).encrypt(gcm_nonce, plaintext, header)
 
     # ---- what is asked for
 
@@ -294,7 +294,7 @@ class ReferenceEnclave:
         if not flags & 2:
             return content, b"", bytes(32)
         blind = os.urandom(32)
-        hashed = hashlib.sha256(b"confidential_ml receipt v1" + blind + content).digest()
+        hashed = hashlib.sha256(b"confidential_ml content v1" + blind + content).digest()
         if 48 + len(content) + 344 > opened.answer_size:
             raise StatusError(ANSWER_TOO_SMALL)
         return content, self._receipt(opened, 0, time, model, hashed), blind
@@ -319,7 +319,7 @@ class ReferenceEnclave:
         digest = hashlib.sha256(flat).digest()
         if owner == bytes(32):
             if signature != bytes(64):
-                raise StatusError(REQUEST_INVALID)
+                raise StatusError(OWNER_SIGNATURE_WRONG)
         else:
             signed = digest + struct.pack("<QH", version, id_size) + model_id
             try:

@@ -139,7 +139,7 @@ def _with_enc(request: Request, enc: bytes) -> Request:
 
 
 def predictions(claims: Claims, digest: bytes, features: int, groups: int, rounds: int) -> Iterator[Case]:
-    """Requests of kind 1 that open; the model must have at least two rounds and not be linear."""
+    """Requests of kind 1, most of which open; the model must have at least two rounds and not be linear."""
 
     def case(name: str, content: bytes, expected: int, **header: int | bytes) -> Case:
         return Case(name, encrypted(claims, padded(content), header={"digest": digest, **header}), expected)
@@ -163,15 +163,15 @@ def predictions(claims: Claims, digest: bytes, features: int, groups: int, round
     yield case("no room for a receipt", predict_content(features, flags=2), ANSWER_TOO_SMALL, answer_size=256)
     content = predict_content(features)
     size = smallest_bucket(len(content))
-    for name, plaintext in (
-        ("padding not zero", content.ljust(size - 1, b"\0") + b"\1"),
-        ("larger bucket", content.ljust(smallest_bucket(size + 1), b"\0")),
-        ("no bucket", content.ljust(size + 1, b"\0")),
-        ("below the smallest bucket", content),
-        ("cut in its fields", content[:39]),
-        ("empty", b""),
+    for name, plaintext, expected in (
+        ("padding not zero", content.ljust(size - 1, b"\0") + b"\1", REQUEST_INVALID),
+        ("larger bucket", content.ljust(smallest_bucket(size + 1), b"\0"), REQUEST_INVALID),
+        ("no bucket", content.ljust(size + 1, b"\0"), UNREADABLE),
+        ("below the smallest bucket", content, UNREADABLE),
+        ("cut in its fields", content[:39], UNREADABLE),
+        ("empty", b"", UNREADABLE),
     ):
-        yield Case(name, encrypted(claims, plaintext, header={"digest": digest}), REQUEST_INVALID)
+        yield Case(name, encrypted(claims, plaintext, header={"digest": digest}), expected)
 
 
 def provision_content(
@@ -238,6 +238,6 @@ def _owned(claims: Claims, flat: bytes) -> Iterator[Case]:
             provision_content(flat, owner=owner, signature=owner_signature(key, b"other", 3, b"case"), version=3),
             OWNER_SIGNATURE_WRONG,
         ),
-        ("signature of nobody", provision_content(flat, signature=right, version=3), REQUEST_INVALID),
+        ("signature of nobody", provision_content(flat, signature=right, version=3), OWNER_SIGNATURE_WRONG),
     ):
         yield Case(name, encrypted(claims, padded(content), header={"kind": 2}), expected)

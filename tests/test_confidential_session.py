@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from request_cases import UNREADABLE, predictions, provisions, unreadable
 
 import confidential_ml as cml
 from confidential_ml import simulated_platform
+from confidential_ml.answer import open_answer
 from confidential_ml.attestation import ANY, AttestationError, AttestationPolicy, Reason
 from confidential_ml.xgboost_format import to_flat_model
 
@@ -111,3 +113,34 @@ def test_simulated_evidence_is_refused_by_default(session: Session) -> None:
         session.remote(allow_debug=False).predict(ROWS)
     assert refused.value.reason is Reason.DEBUG_ENCLAVE
     assert len(session.wire) == 4  # evidence was asked for twice, and nothing else was sent
+
+
+def test_every_broken_request_gets_its_status(session: Session) -> None:
+    receipt = session.remote().provision(FIXTURES / MODELS[0], model_id="m")
+    with session.load_stored() as local:
+        info, claims = local.info, session.remote().attestation.claims
+        digest = bytes.fromhex(receipt.model_digest)
+        cases = [
+            *unreadable(claims, digest, info.n_features),
+            *predictions(claims, digest, info.n_features, info.n_groups, info.n_rounds),
+        ]
+        for case in cases:
+            try:
+                answer = session.enclave.answer_request(case.request.message)
+                status: int | None = open_answer(case.request, answer).status
+            except cml.EnclaveError:  # also of requests too short to be looked at
+                status = UNREADABLE
+            assert status == case.expected, case.name
+    assert len(cases) > 60
+
+
+def test_every_broken_model_gets_its_status(session: Session) -> None:
+    claims = session.remote().attestation.claims
+    cases = list(provisions(claims, to_flat_model(FIXTURES / MODELS[0])))
+    for case in cases:
+        sealed, data = session.enclave.import_model(case.request.message)
+        answer = open_answer(case.request, data)
+        assert (answer.status, bool(sealed)) == (case.expected, case.expected == 0), case.name
+        with pytest.raises(cml.RequestUnreadableError):
+            session.enclave.import_model(case.request.message)
+    assert len(cases) > 20

@@ -409,7 +409,8 @@ def test_the_answer_to_another_request_does_not_open(enclave: ReferenceEnclave, 
     for request, answer in ((one, answers[1]), (other, answers[0])):
         with pytest.raises(cml.RemoteError, match="not what the enclave sent for this request"):
             open_answer(request, answer)
-    changed = dataclasses.replace(one, message=one.message[:-1] + bytes([one.message[-1] ^ 1]))
+    other_enc = one.message[:56] + other.message[56:88] + one.message[88:]
+    changed = dataclasses.replace(one, message=other_enc)
     with pytest.raises(cml.RemoteError, match="not what the enclave sent for this request"):
         open_answer(changed, answers[0])
     assert open_answer(one, answers[0]).status == 0
@@ -442,7 +443,7 @@ def test_a_receipt_of_predictions_is_that_of_the_document(receipted: tuple[Reque
     assert found["epoch digest"] == receipt.epoch_digest == claims.epoch_digest
     assert found["MRENCLAVE"].hex() == receipt.mrenclave == MRENCLAVE.hex()
     assert found["SHA-256"].hex() == receipt.request_digest == hashlib.sha256(request.message).hexdigest()
-    hashed = hashlib.sha256(b"confidential_ml receipt v1" + answer.blind + answer.content).hexdigest()
+    hashed = hashlib.sha256(b"confidential_ml content v1" + answer.blind + answer.content).hexdigest()
     assert found["kind 1"].hex() == receipt.content_digest == hashed
     assert receipt.data == answer.receipt
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import struct
 from dataclasses import dataclass, field
@@ -70,9 +69,8 @@ def open_answer(request: Request, answer: bytes) -> Answer:
         raise RemoteError("the answer's header is not that of an answer to this request; it was changed or exchanged")
     prk = hmac.digest(request.message[_ENC] + nonce, request.answer_secret, "sha256")
     key, gcm_nonce = hpke.hkdf_expand(prk, b"key", 32), hpke.hkdf_expand(prk, b"nonce", 12)
-    aad = hashlib.sha256(request.message).digest() + header
     try:
-        plaintext = AESGCM(key).decrypt(gcm_nonce, memoryview(answer)[_HEADER.size + _NONCE_SIZE :], aad)
+        plaintext = AESGCM(key).decrypt(gcm_nonce, memoryview(answer)[_HEADER.size + _NONCE_SIZE :], header)
     except InvalidTag:
         raise RemoteError(
             "the answer is not what the enclave sent for this request: it was changed or exchanged on the way"

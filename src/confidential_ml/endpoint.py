@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Protocol
 
 from confidential_ml.attestation import Collateral
-from confidential_ml.errors import ConfidentialMLError, InvalidInputError, RequestUnreadableError, SealError
+from confidential_ml.errors import (
+    ConfidentialMLError,
+    InvalidInputError,
+    ModelRefusedError,
+    RequestUnreadableError,
+    SealError,
+)
 from confidential_ml.protocol import (
     MAX_NONCE_SIZE,
     MAX_PROVISION_CONTENT,
@@ -72,8 +78,9 @@ class ConfidentialEndpoint:
         it; those who bring their own need none.
     store
         Where models go that clients provision; None refuses them. A function that takes the sealed model (bytes) and
-        its id (str), or a directory, in which each becomes a file of its own, named after its id and the SHA-256 that
-        the receipt names; never more than 256, and none is ever replaced.
+        its id (str), and raises `ModelRefusedError` for one that it will not take later either; or a directory, in
+        which each becomes a file of its own, named after its id and the SHA-256 that the receipt names; never more
+        than 256, and none is ever replaced.
     epoch_seconds, grace_seconds
         How long an epoch lasts, and how long the former epoch's key is kept after it.
     evidence_seconds
@@ -152,6 +159,9 @@ class ConfidentialEndpoint:
             # Perhaps because the epoch was full and has ended: then the evidence is of a key that is gone.
             self._evidence.forget()
             return _reply(Result.UNREADABLE)
+        except ModelRefusedError as refusal:
+            _logger.warning("a provisioned model was refused: %s", refusal)
+            return _reply(Result.REFUSED)
         except ConfidentialMLError as error:
             _logger.error("a message could not be answered: %s", error)
         except Exception:
@@ -180,15 +190,37 @@ class ConfidentialEndpoint:
             self._evidence.forget()
         return seconds
 
+    def evidence(self, nonce: bytes = b"") -> bytes:
+        """Evidence alone, for transports that have their own form for it.
+
+        Parameters
+        ----------
+        nonce
+            0 to 64 bytes. Without one the same evidence is given out again for a while.
+
+        Raises
+        ------
+        InvalidInputError
+            If `nonce` is not up to 64 bytes.
+        EnclaveError
+            If the platform gives no evidence, or the enclave is closed.
+        """
+        self.rotate_if_due()
+        return self._enclave.evidence(nonce) if nonce else self._evidence.get()
+
+    def forget_evidence(self) -> None:
+        """Make evidence anew for the next who asks: the models of the enclave have changed."""
+        self._evidence.forget()
+
     def _answer(self, message: bytes) -> bytes:
         operation = _operation(message)
         if operation is None or len(message) > self._max_message_size:
             return _reply(Result.REFUSED)
-        self.rotate_if_due()
         if operation is Operation.EVIDENCE:
             if len(message) > _MESSAGE_HEADER_SIZE + MAX_NONCE_SIZE:
                 return _reply(Result.REFUSED)
             return _reply(Result.OK, self._evidence_body(message[_MESSAGE_HEADER_SIZE:]))
+        self.rotate_if_due()
         if message[_KIND] == Kind.PROVISION.to_bytes(2, "little"):
             return self._provision(message[_MESSAGE_HEADER_SIZE:])
         if len(message) > _MAX_PREDICT_SIZE:
@@ -196,7 +228,7 @@ class ConfidentialEndpoint:
         return _reply(Result.OK, self._enclave.answer_request(message[_MESSAGE_HEADER_SIZE:]))
 
     def _evidence_body(self, nonce: bytes) -> bytes:
-        evidence = self._enclave.evidence(nonce) if nonce else self._evidence.get()
+        evidence = self.evidence(nonce)
         collateral = self._collateral
         if collateral is not None and not isinstance(collateral, Collateral):
             collateral = collateral()

@@ -16,6 +16,7 @@ __all__ = [
     "EnclaveError",
     "InvalidInputError",
     "ModelFormatError",
+    "ModelRefusedError",
     "ReceiptError",
     "RemoteBusyError",
     "RemoteError",
@@ -36,6 +37,13 @@ class ModelFormatError(ConfidentialMLError):
 
 class SealError(ConfidentialMLError):
     """A model could not be sealed or a sealed model could not be opened; the subclasses say why."""
+
+
+class ModelRefusedError(SealError):
+    """A store does not take a model and will not take it later: its id is another owner's, the version exists, no room.
+
+    What a store raises to have a :class:`confidential_ml.ConfidentialEndpoint` refuse a provisioned model for good.
+    """
 
 
 class WrongEnclaveError(SealError):

@@ -101,6 +101,14 @@ def seal(
     return parse_header(sealed, where)
 
 
+def seal_flat(flat: bytes, path: str, *, model_id: str, policy: str, version: int, enclave: Enclave) -> None:
+    """As :func:`seal`, a flat model of nobody's."""
+    sealed = enclave._core.seal_model(
+        flat, checked_model_id(model_id), checked_policy(policy), checked_version(version), b""
+    )
+    write_sealed(path, sealed)
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """What is known of a loaded model.
@@ -115,6 +123,8 @@ class ModelInfo:
         Columns of the rows that :meth:`ConfidentialModel.predict` takes.
     n_groups
         Margins per row: classes, targets, quantiles or 1.
+    n_values
+        Values per row that :meth:`ConfidentialModel.predict` gives without ``output_margin``.
     n_trees, n_rounds, n_nodes, depth
         Size of the model; a ``gblinear`` model has no trees.
     plan_size
@@ -133,6 +143,7 @@ class ModelInfo:
     objective: str
     n_features: int
     n_groups: int
+    n_values: int
     n_trees: int
     n_rounds: int
     n_nodes: int
@@ -178,6 +189,7 @@ class ConfidentialModel:
             objective=OBJECTIVE_NAMES[fields["objective"]],
             n_features=fields["n_features"],
             n_groups=fields["n_groups"],
+            n_values=fields["n_columns"],
             n_trees=fields["n_trees"],
             n_rounds=fields["n_rounds"],
             n_nodes=fields["n_nodes"],

@@ -21,6 +21,7 @@ __all__ = ["Receipt", "parse_receipt", "verify_receipt"]
 _MAGIC = b"CMLRCPT\0"
 _VERSION = 1
 _LABEL = b"confidential_ml receipt v1"
+_CONTENT_LABEL = b"confidential_ml content v1"
 _FIELDS = struct.Struct("<8sIHH16sQQQ32s32s32s32s32s32s32s")
 _NO_OWNER = bytes(32)
 _BLIND_SIZE = 32
@@ -201,7 +202,7 @@ def _check_contents(
         # Of fixed size: else bytes could move between blind and predictions under the same hash.
         if len(blind) != _BLIND_SIZE:
             raise InvalidInputError(f"blind must have {_BLIND_SIZE} bytes, it has {len(blind)}")
-        if hashlib.sha256(_LABEL + bytes(blind) + bytes(answer)).hexdigest() != receipt.content_digest:
+        if hashlib.sha256(_CONTENT_LABEL + bytes(blind) + bytes(answer)).hexdigest() != receipt.content_digest:
             raise ReceiptError("the receipt is of other predictions, or the blind is of another receipt")
     if sealed is not None:
         if receipt.kind is not Kind.PROVISION:

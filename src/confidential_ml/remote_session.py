@@ -570,7 +570,8 @@ def _check_result(result: Result) -> None:
         raise RemoteBusyError("the host has no room for this now or is replacing its enclave; try again later")
     if result is not Result.OK:
         raise RemoteError(
-            "the host refused the message before the enclave saw it: too long, or of a kind it does not take"
+            "the host refused the message: too long, or of a kind it does not take; or it does not keep the "
+            "provisioned model: its id is another owner's, this version of it exists, or there is no room"
         )
 
 

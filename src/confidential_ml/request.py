@@ -188,14 +188,10 @@ def _encrypted(
     return Request(message, kind, answer_size, context.export(_ANSWER_LABEL, _ANSWER_SECRET_SIZE))
 
 
-def _padded(parts: list[bytes | memoryview], max_size: int) -> bytearray:
+def _padded(parts: list[bytes | memoryview], max_size: int) -> bytes:
     """The parts one after the other, then zeros up to a bucket size."""
     size = sum(len(part) for part in parts)
     padded_size = bucket_size(size)
     if padded_size > max_size:
         raise InvalidInputError(f"the request would have {size} bytes, at most {max_size} go into one")
-    plaintext, start = bytearray(padded_size), 0
-    for part in parts:
-        plaintext[start : start + len(part)] = part
-        start += len(part)
-    return plaintext
+    return b"".join((*parts, bytes(padded_size - size)))

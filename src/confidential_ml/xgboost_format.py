@@ -40,7 +40,7 @@ from confidential_ml.xgboost_document import (
 )
 from confidential_ml.xgboost_trees import STATISTICS, Trees
 
-__all__ = ["MAX_DOCUMENT_SIZE", "to_flat_model"]
+__all__ = ["MAX_DOCUMENT_SIZE", "read_model", "to_flat_model"]
 
 MAX_DOCUMENT_SIZE = 1 << 30
 """Bytes of a JSON or UBJSON document; 2^24 nodes take about this much JSON."""
@@ -91,7 +91,7 @@ def to_flat_model(source: object) -> bytes:
     """
     where = f"{checked_path(source, _PATH_NAME)}: " if isinstance(source, (str, os.PathLike)) else ""
     try:
-        return _convert(_read(source))
+        return _convert(_read(source))[0]
     except ModelFormatError as error:
         problem = str(error)
     except MemoryError:
@@ -99,13 +99,40 @@ def to_flat_model(source: object) -> bytes:
     raise ModelFormatError(where + problem)
 
 
-def _convert(data: bytes) -> bytes:
-    if _is_ubjson(data):
-        return _flatten(Document(ubjson.parse(data), has_decimals=False))
+def read_model(data: bytes) -> tuple[bytes, str | None]:
+    """Write the bytes of an XGBoost model as a flat model, and say what the model calls itself.
+
+    Returns
+    -------
+    tuple of bytes and str
+        The flat model, as of :func:`to_flat_model`; and the attribute ``model_id``, as ``Booster.set_attr`` sets it,
+        None without one.
+
+    Raises
+    ------
+    ModelFormatError
+        As of :func:`to_flat_model`.
+    """
     try:
-        return _flatten(Document(strict_json.parse(data, unread=STATISTICS), has_decimals=True))
+        flat, root = _convert(_check_size(data))
+    except MemoryError:
+        raise ModelFormatError("the model does not fit into memory") from None
+    attributes = root["learner"].get("attributes")
+    model_id = attributes.get("model_id") if isinstance(attributes, dict) else None
+    return flat, model_id if isinstance(model_id, str) else None
+
+
+def _convert(data: bytes) -> tuple[bytes, Any]:
+    """The flat model, and the document it was made of."""
+    if _is_ubjson(data):
+        document = Document(ubjson.parse(data), has_decimals=False)
+        return _flatten(document), document.root
+    try:
+        document = Document(strict_json.parse(data, unread=STATISTICS), has_decimals=True)
+        return _flatten(document), document.root
     except DoubleRoundingError:
-        return _flatten(Document(strict_json.parse(data, exact_float32=True, unread=STATISTICS), has_decimals=False))
+        document = Document(strict_json.parse(data, exact_float32=True, unread=STATISTICS), has_decimals=False)
+        return _flatten(document), document.root
 
 
 # ---- where the bytes come from --------------------------------------------------------------------------------------

@@ -120,7 +120,7 @@ TEST_F(ChannelTest, OpensWhatAClientHasSealed) {
     EXPECT_EQ(512u, opened.answer_size);
     EXPECT_EQ(test::part(sent.bytes, 8, 8), Bytes(opened.key_id, opened.key_id + 8));
     EXPECT_EQ(test::part(sent.bytes, 16, 32), Bytes(opened.model_digest, opened.model_digest + 32));
-    EXPECT_EQ(test::sha256_of(sent.bytes), Bytes(opened.digest, opened.digest + 32));
+    EXPECT_EQ(sent.bytes, Bytes(opened.request.data, opened.request.data + opened.request.size));
     EXPECT_EQ(epoch.digest, Bytes(opened.epoch_digest, opened.epoch_digest + 32));
   }
 }
@@ -444,14 +444,10 @@ TEST_F(Answering, NoFlippedBitIsOverlooked) {
   }
 }
 
-TEST_F(Answering, BelongsToTheBytesThatWereSent) {
+TEST_F(Answering, BelongsToItsRequest) {
   const Bytes genuine = answer();
+  EXPECT_TRUE(test::open_answer(sent_, genuine).has_value());
   EXPECT_FALSE(test::open_answer(request(), genuine).has_value()) << "another request of the same client";
-  for (const size_t byte : {size_t{16}, size_t{60}, size_t{100}, sent_.bytes.size() - 1}) {
-    SealedRequest changed = sent_;
-    changed.bytes[byte] ^= 1;
-    EXPECT_FALSE(test::open_answer(changed, genuine).has_value()) << byte;
-  }
 }
 
 }  // namespace

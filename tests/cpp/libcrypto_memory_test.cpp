@@ -128,7 +128,7 @@ TEST(Hpke, LeavesNothingBehind) {
   HpkeKeyPair pair;
   HpkeContext context;
   bool valid = false, authentic = true;
-  ASSERT_EQ(Status::kOk, x25519(private_key.data(), enc.data(), dh.data(), &valid));
+  ASSERT_EQ(Status::kOk, x25519({private_key.data(), public_key.data()}, enc.data(), dh.data(), &valid));
   std::memcpy(pair.private_key.bytes, private_key.data(), kX25519KeySize);
   std::memcpy(pair.public_key, public_key.data(), kX25519KeySize);
   watched({part_of(private_key), part_of(dh), part_of(shared_secret), part_of(secret), part_of(key),

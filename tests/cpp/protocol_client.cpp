@@ -81,7 +81,7 @@ Bytes encap(const Bytes& receiver, const Bytes& ephemeral, Bytes* enc) {
   bool valid = false;
   enc->resize(32);
   require(x25519_public_key(ephemeral.data(), enc->data()), "public key");
-  require(x25519(ephemeral.data(), receiver.data(), dh.data(), &valid), "X25519");
+  require(x25519({ephemeral.data(), enc->data()}, receiver.data(), dh.data(), &valid), "X25519");
   require(valid, "a receiver's key of small order");
   const Bytes eae_prk = labeled_extract(kKem, {}, "eae_prk", dh);
   return labeled_expand(kKem, eae_prk, "shared_secret", join({*enc, receiver}), 32);
@@ -322,7 +322,7 @@ std::optional<Bytes> decrypt_answer(const SealedRequest& request, const Bytes& a
   Bytes prk(32);
   require(hkdf_sha256_extract(view(salt), view(secret), prk.data()), "extract");
   const Bytes key = expand(prk, text("key"), 32), nonce = expand(prk, text("nonce"), 12);
-  const Bytes aad = join({sha256_of(request.bytes), part(answer, 0, kAnswerNonceOffset)});
+  const Bytes aad = part(answer, 0, kAnswerNonceOffset);
   const size_t size = answer.size() - kAnswerCiphertext - kRequestTagSize;
   Bytes plaintext(size);
   bool authentic = false;
@@ -385,7 +385,7 @@ std::optional<Receipt> verify_receipt(const Bytes& receipt, const Bytes& receipt
 }
 
 Bytes blinded_content_digest(const Bytes& blind, const Bytes& content) {
-  return sha256_of(join({text("confidential_ml receipt v1"), blind, content}));
+  return sha256_of(join({text("confidential_ml content v1"), blind, content}));
 }
 
 OwnerKey new_owner() {

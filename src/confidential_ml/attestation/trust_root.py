@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 
 from cryptography import x509
@@ -49,6 +50,11 @@ class TrustRoot:
                 "the public_key of a TrustRoot must be a P-256 key, DER of a SubjectPublicKeyInfo with an uncompressed "
                 "point; for a certificate use TrustRoot.from_certificate"
             )
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the public key as it stands here, hexadecimal; by it people compare roots."""
+        return hashlib.sha256(self.public_key).hexdigest()
 
     @classmethod
     def from_certificate(cls, certificate: bytes | str, *, name: str) -> TrustRoot:

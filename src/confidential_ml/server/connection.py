@@ -1,0 +1,204 @@
+"""HTTP connections with limits that uvicorn's parser has not: size of the head, time for everything a client does.
+
+Of itself uvicorn with httptools reads a head of any length for ever. Here a connection has so many seconds from the
+first byte of a request to its last, and to take an answer; heads are short; connections are counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from confidential_ml.server.errors import ERROR_HEADER, HttpError, own_form
+
+__all__ = ["ConnectionLimits", "protocol_class"]
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """What one connection may take.
+
+    Attributes
+    ----------
+    connections
+        How many there may be.
+    request_seconds
+        From the first byte of a request to its last; and for the client to take what was written.
+    head_bytes, head_lines
+        Request line and headers.
+    """
+
+    connections: int
+    request_seconds: float
+    head_bytes: int = 64 << 10
+    head_lines: int = 100
+
+
+def protocol_class(limits: ConnectionLimits) -> type[asyncio.Protocol]:
+    """The protocol of uvicorn with these limits."""
+
+    class LimitedProtocol(_LimitedProtocol):
+        connection_limits = limits
+
+    return LimitedProtocol
+
+
+class _LimitedProtocol(HttpToolsProtocol):
+    connection_limits: ConnectionLimits
+
+    # ---- a request comes in -----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._request_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+        self._refusal: HttpError | None = None
+        self._is_in_head, self._is_in_request = True, False
+        self._head_bytes = 0
+        if len(self.connections) > self.connection_limits.connections:
+            self._refuse(HttpError(503, "busy", "too many connections; come again later", {"Retry-After": "1"}))
+            return
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        self._stop_write_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refusal is not None:
+            return
+        if self._is_in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._refusal is not None or self.transport.is_closing():
+            return
+        if self._is_in_head and self._head_bytes > self.connection_limits.head_bytes:
+            self._refuse(_head_too_large())
+        elif self._is_in_request or self._head_bytes:
+            # A request that came in one piece, as most do, never needs the timer.
+            self._arm()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._is_in_request = True
+
+    def on_headers_complete(self) -> None:
+        limits = self.connection_limits
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if len(self.headers) > limits.head_lines or size > limits.head_bytes:
+            self._refusal = _head_too_large()
+            raise _HeadTooLargeError
+        self._is_in_head, self._head_bytes = False, 0
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._is_in_head, self._is_in_request, self._head_bytes = True, False, 0
+        self._disarm()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # the parser's own words tell nothing
+        """Also called when :meth:`on_headers_complete` has raised."""
+        refusal = self._refusal or HttpError(400, "body_malformed", "this is no HTTP/1.1 request")
+        self._refusal = None
+        self._refuse(refusal)
+
+    # ---- time is over -----------------------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        if self._request_timer is None:
+            self._request_timer = self.loop.call_later(self.connection_limits.request_seconds, self._request_timed_out)
+
+    def _disarm(self) -> None:
+        if self._request_timer is not None:
+            self._request_timer.cancel()
+            self._request_timer = None
+
+    def _request_timed_out(self) -> None:
+        self._request_timer = None
+        if self.cycle is not None and not self.cycle.response_complete:
+            # Whoever reads the body has the same time and says so; this one comes if nobody reads it.
+            self._request_timer = self.loop.call_later(1.0, self.transport.abort)
+        elif self._is_in_head and self._head_bytes == 0:
+            self._close()  # nothing was ever asked
+        elif self._is_in_head:
+            self._refuse(HttpError(408, "request_timeout", "the head of the request did not arrive in time"))
+        else:
+            self._close()  # answered long ago, and the rest of the body still comes in
+
+    def _refuse(self, refusal: HttpError) -> None:
+        """Answer before there is a request, or in the place of one that cannot be read; then close."""
+        self._refusal = refusal
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(_written(refusal))
+        # Else an earlier request is being answered: an answer out of turn would be taken for its own.
+        self._close()
+
+    def _close(self) -> None:
+        self._disarm()
+        self.transport.close()
+        self._abort_later()
+
+    # ---- an answer goes out -----------------------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._abort_later()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._stop_write_timer()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._abort_later()
+        elif self._is_in_request:
+            # Refused before it was all here: the rest has the time that is left, and is thrown away.
+            self._arm()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._abort_later()
+
+    def _abort_later(self) -> None:
+        """For a client that does not take what was written: closing alone would wait for it for ever."""
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(self.connection_limits.request_seconds, self.transport.abort)
+
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+
+class _HeadTooLargeError(Exception):
+    """Stops the parser."""
+
+
+def _head_too_large() -> HttpError:
+    return HttpError(431, "head_too_large", "the request line or the header lines are too long or too many")
+
+
+_PHRASES = {
+    400: "Bad Request",
+    408: "Request Timeout",
+    431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}
+
+
+def _written(refusal: HttpError) -> bytes:
+    body = own_form(refusal)
+    headers = {
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+        "Connection": "close",
+        ERROR_HEADER: refusal.code,
+        **refusal.headers,
+    }
+    lines = [f"HTTP/1.1 {refusal.status} {_PHRASES[refusal.status]}", *(f"{n}: {v}" for n, v in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode("ascii") + body

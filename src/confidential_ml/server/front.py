@@ -1,0 +1,127 @@
+"""Around every request: what it takes up, what is counted of it, and what is said if it fails (docs/http.md 6)."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from confidential_ml.server.admission import Usage
+from confidential_ml.server.body import USAGE
+from confidential_ml.server.errors import ErrorForm, HttpError, error_response, own_form
+
+if TYPE_CHECKING:
+    from confidential_ml.server.serving import Serving
+
+__all__ = ["Front", "form_of"]
+
+_DISCONNECTED = 499  # as nginx has it: the client went away before there was an answer
+_ALWAYS = [(b"x-content-type-options", b"nosniff")]
+_PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, POST",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type",
+    "Access-Control-Max-Age": "600",
+}
+_logger = logging.getLogger("confidential_ml")
+
+Forms = list[tuple[str, ErrorForm]]
+
+
+def form_of(path: str, forms: Forms) -> ErrorForm:
+    """The form of errors on a path.
+
+    Parameters
+    ----------
+    path
+        Of the request.
+    forms
+        First parts of paths and the form below them.
+    """
+    for prefix, form in forms:
+        if path == prefix or path.startswith(f"{prefix}/"):
+            return form
+    return own_form
+
+
+class _Origins:
+    """Leave for pages from elsewhere to ask this server (docs/http.md 7)."""
+
+    def __init__(self, allowed: list[str]) -> None:
+        self._allowed = {origin.encode("ascii") for origin in allowed}
+
+    def headers_for(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        """What every answer has besides."""
+        if not self._allowed:
+            return _ALWAYS
+        origin = dict(scope["headers"]).get(b"origin")
+        leave = [(b"access-control-allow-origin", origin)] if origin in self._allowed else []
+        return [*_ALWAYS, (b"vary", b"Origin"), *leave]
+
+    def is_preflight(self, scope: Scope) -> bool:
+        """Whether a browser asks for leave, which it gets."""
+        return scope["method"] == "OPTIONS" and dict(scope["headers"]).get(b"origin") in self._allowed
+
+
+class Front:
+    """Middleware without a task or a queue of its own, unlike `BaseHTTPMiddleware`: one coroutine and one closure."""
+
+    def __init__(self, app: ASGIApp, serving: Serving, forms: Forms) -> None:
+        self._app = app
+        self._serving = serving
+        self._forms = forms
+        self._origins = _Origins(serving.settings.allowed_origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        status = 0
+        headers = self._origins.headers_for(scope)
+
+        async def observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *headers]
+            await send(message)
+
+        usage = Usage()
+        scope[USAGE] = usage
+        try:
+            if self._serving.is_ending and scope["path"] != "/health":
+                raise HttpError(
+                    503, "shutting_down", "the server is shutting down; send it to another", {"Connection": "close"}
+                )
+            if scope["method"] == "OPTIONS" and self._origins.is_preflight(scope):
+                await Response(status_code=204, headers=_PREFLIGHT)(scope, receive, observed)
+                return
+            await self._app(scope, receive, observed)
+        except ClientDisconnect:
+            status = status or _DISCONNECTED
+        except Exception as error:
+            if status:
+                raise  # half an answer is out; the connection is closed
+            refusal = error if isinstance(error, HttpError) else _internal(error)
+            await error_response(refusal, form_of(scope["path"], self._forms))(scope, receive, observed)
+        finally:
+            self._serving.admission.leave(usage)
+            route = scope.get("route")
+            label = "none" if route is None else route.path
+            self._serving.metrics.observe(label, scope["method"], status, time.perf_counter() - start)
+
+
+def _internal(error: Exception) -> HttpError:
+    identifier = secrets.token_hex(8)
+    _logger.error("request %s failed", identifier, exc_info=error)
+    return HttpError(
+        500,
+        "internal",
+        f"the server has a defect or its machine has a problem; the operator's log says more under {identifier}",
+    )
