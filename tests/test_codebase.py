@@ -236,7 +236,7 @@ def test_the_package_imports_its_dependencies_the_standard_library_and_itself() 
         room = path.relative_to(PACKAGE).parts[0]
         assert imported_by(path) <= allowed | OF_EXTRAS.get(room, set()), path
     server = set().union(*(imported_by(path) for path in (PACKAGE / "server").rglob("*.py")))
-    assert server >= OF_EXTRAS["server"]
+    assert server >= OF_EXTRAS["server"] - {"pyarrow"}  # by importlib
 
 
 # ---- what is said twice agrees --------------------------------------------------------------------------------------
