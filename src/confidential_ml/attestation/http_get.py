@@ -24,7 +24,7 @@ from typing import Any
 
 from confidential_ml.errors import CollateralError, InvalidInputError
 
-__all__ = ["HttpGet", "Response", "checked_url", "without_query"]
+__all__ = ["HttpGet", "Response", "checked_url", "is_loopback", "without_query"]
 
 MAX_BODY_SIZE = 2 << 20
 LONGEST_WAIT = 60.0
@@ -83,7 +83,7 @@ def checked_url(url: object, argument: str) -> str:
     parts = urllib.parse.urlsplit(url)
     try:
         host = parts.hostname or ""
-        is_loopback = _is_loopback(host)
+        is_loopback = is_loopback(host)
         host.encode("idna")  # as connecting would; refuses labels that are empty or too long
         if parts.port == 0:
             raise ValueError
@@ -99,7 +99,8 @@ def without_query(url: str) -> str:
     return urllib.parse.urlsplit(url)._replace(query="", fragment="").geturl()
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host of a URL is this very machine; ValueError for what is no address."""
     if host == "localhost":
         return True
     if ":" not in host and not re.fullmatch("[0-9.]+", host):
@@ -139,7 +140,7 @@ class HttpGet:
         self._opener = urllib.request.OpenerDirector()
         self._opener.addheaders = [("User-Agent", "confidential_ml")]
         parts = urllib.parse.urlsplit(url)
-        self._opener.add_handler(urllib.request.ProxyHandler({} if _is_loopback(parts.hostname or "") else None))
+        self._opener.add_handler(urllib.request.ProxyHandler({} if is_loopback(parts.hostname or "") else None))
         # Loading the CAs takes a while. Never left to http.client, whose default a program can change for all.
         if context is None and parts.scheme == "https":
             context = ssl.create_default_context()

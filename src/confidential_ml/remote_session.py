@@ -1,0 +1,587 @@
+"""The client's half of docs/protocol.md 7 without any input or output: it says what to send, and is told the reply.
+
+Each call is a generator (`Steps`) that yields what is to be done next and receives the outcome. Who drives it, with
+threads or with an event loop, decides how messages travel, how one waits and what a lock is.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import logging
+import secrets
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from confidential_ml import card
+from confidential_ml.answer import Answer, open_answer
+from confidential_ml.arguments import (
+    checked_digest,
+    checked_flag,
+    checked_model_id,
+    checked_policy,
+    checked_round_range,
+    checked_version,
+    shaped_like_xgboost,
+)
+from confidential_ml.attestation import (
+    AttestationPolicy,
+    AttestationResult,
+    Claims,
+    Collateral,
+    ModelClaim,
+    TrustRoot,
+    attest,
+)
+from confidential_ml.attestation.verify import checked_now
+from confidential_ml.errors import (
+    EnclaveError,
+    InvalidInputError,
+    ReceiptError,
+    RemoteBusyError,
+    RemoteError,
+    RequestUnreadableError,
+)
+from confidential_ml.owner import checked_owner_key, owner_id, sign_model
+from confidential_ml.protocol import ANSWER_OVERHEAD, SUITE, VERSION, Kind, Operation, Result
+from confidential_ml.receipt import Receipt, verify_receipt
+from confidential_ml.request import OwnerSignature, Request, predict_request, provision_request
+from confidential_ml.rows import FloatArray, as_base_margin, as_rows
+from confidential_ml.statuses import error_of
+from confidential_ml.xgboost_format import to_flat_model
+
+__all__ = [
+    "REQUEST_SIZE",
+    "Again",
+    "Alone",
+    "Attested",
+    "Ended",
+    "Pause",
+    "PredictionReceipt",
+    "RemoteSession",
+    "Send",
+    "Step",
+    "Steps",
+    "advance",
+    "once",
+    "run",
+]
+
+T = TypeVar("T")
+
+REQUEST_SIZE = 4 << 20
+_NONCE_SIZE = 32
+_REPLY_HEADER_SIZE = 4
+# Evidence has at most 256 KiB; collateral, CRLs in hexadecimal and documents as JSON text within JSON, below 3 MiB.
+_MAX_EVIDENCE_REPLY = 4 << 20
+_FLOAT32_SIZE = 4
+_MILLISECOND = datetime.timedelta(milliseconds=1)
+_EPOCH_1970 = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_logger = logging.getLogger("confidential_ml")
+
+
+# ---- what a driver is asked to do -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Send:
+    """Take a message to the host; the outcome is its reply.
+
+    Attributes
+    ----------
+    message
+        The bytes.
+    max_reply_size
+        Bytes that the reply can have at most; what is longer is none.
+    kind
+        Of the request in it; None for a question for evidence.
+    """
+
+    message: bytes = field(repr=False)
+    max_reply_size: int
+    kind: Kind | None
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Wait so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Alone:
+    """Take these steps while no other call on the same session is in such; the outcome is their result."""
+
+    steps: Generator[Any, Any, Any]
+
+
+Step = Send | Pause | Alone
+Steps = Generator[Step, Any, T]
+
+
+class Ended:
+    """What `advance` returns in the place of a step when there is none left."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def advance(steps: Steps[Any], outcome: Any, error: BaseException | None) -> Step | Ended:
+    """Tell steps the outcome of the last one, or with which error it failed; the next step, or their result.
+
+    The first outcome is None. Returned, not raised: a StopIteration gets lost between threads and tasks.
+    """
+    try:
+        return steps.send(outcome) if error is None else steps.throw(error)
+    except StopIteration as end:
+        return Ended(end.value)
+
+
+def run(steps: Steps[T], perform: Callable[[Step], Any]) -> T:
+    """Take all steps, one after the other, in this thread.
+
+    Parameters
+    ----------
+    perform
+        Does what a step asks for and returns the outcome; what it raises, the steps are told.
+    """
+    outcome: Any = None
+    error: BaseException | None = None
+    try:
+        while True:
+            step = advance(steps, outcome, error)
+            if isinstance(step, Ended):
+                result: T = step.value
+                return result
+            outcome, error = None, None
+            try:
+                outcome = perform(step)
+            except BaseException as failure:
+                error = failure
+    finally:
+        # Else the error and the frames in its traceback would keep each other alive.
+        del error
+        steps.close()
+
+
+Again = Callable[[Callable[[], Steps[Any]], Kind | None], Steps[Any]]
+"""Takes an attempt at a message and the kind of request; attempts it as often as that is safe and helps."""
+
+
+def once(attempt: Callable[[], Steps[Any]], _: Kind | None) -> Steps[Any]:
+    """One attempt, whatever comes of it."""
+    return attempt()
+
+
+# ---- what is known --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PredictionReceipt:
+    """A receipt of predictions, already verified, with what it takes to verify it again without any connection.
+
+    Attributes
+    ----------
+    receipt
+        What the enclave signed.
+    rows
+        Which rows of the call it is of; a large call is answered in several parts.
+    blind
+        32 bytes that open the receipt's hash of the predictions. Whoever has them can try predictions on the receipt.
+    evidence, collateral
+        Of the enclave that signed it, and what it was verified with.
+    """
+
+    receipt: Receipt
+    rows: slice
+    blind: bytes = field(repr=False)
+    evidence: bytes = field(repr=False)
+    collateral: Collateral = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Attested:
+    """An enclave that was verified and accepted, with what, and until when that holds."""
+
+    evidence: bytes
+    collateral: Collateral
+    result: AttestationResult
+    expiry: datetime.datetime
+
+    @property
+    def claims(self) -> Claims:
+        """What the enclave says about itself."""
+        return self.result.claims
+
+    def holds_at(self, moment: datetime.datetime) -> bool:
+        """Whether it need not be verified again."""
+        # A clock that was set back says nothing about how old this is.
+        return self.result.verified_at <= moment < self.expiry
+
+    def has_key_of(self, other: Attested) -> bool:
+        """Whether it is the same enclave in the same epoch."""
+        return self.claims.epoch_digest == other.claims.epoch_digest
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """A call of predict, its arguments converted."""
+
+    model: ModelClaim
+    rows: FloatArray
+    base_margin: FloatArray | None
+    output_margin: bool
+    round_range: tuple[int, int]
+    wants_receipt: bool
+
+    @property
+    def columns(self) -> int:
+        return self.model.n_groups if self.output_margin else self.model.n_values
+
+    def parts(self, size: int) -> list[slice]:
+        """Rows that go into one request each, of about `size` bytes to or from the enclave; no rows are one part."""
+        groups = 0 if self.base_margin is None else self.model.n_groups
+        bytes_per_row = _FLOAT32_SIZE * max(self.rows.shape[1] + groups, self.columns)
+        n_rows, step = self.rows.shape[0], max(1, size // bytes_per_row)
+        return [slice(start, min(start + step, n_rows)) for start in range(0, max(n_rows, 1), step)]
+
+    def request(self, claims: Claims, part: slice, time: int) -> Request:
+        groups = self.model.n_groups
+        margins = self.base_margin
+        return predict_request(
+            claims,
+            self.model.model_digest,
+            self.rows[part],
+            columns=self.columns,
+            output_margin=self.output_margin,
+            round_range=self.round_range,
+            base_margin=None if margins is None else margins[part.start * groups : part.stop * groups],
+            wants_receipt=self.wants_receipt,
+            time=time,
+        )
+
+
+class RemoteSession:
+    """An enclave at the other end of some transport: whom one talks to, and what is said.
+
+    Parameters
+    ----------
+    policy, root, collateral, model_digest, request_size, clock
+        As for :class:`confidential_ml.RemoteModel`.
+    again
+        How attempts that fail are made again; by default never.
+
+    Raises
+    ------
+    InvalidInputError
+        If an argument has another type or form.
+    """
+
+    def __init__(
+        self,
+        policy: AttestationPolicy,
+        *,
+        root: TrustRoot,
+        collateral: Collateral | None,
+        model_digest: str | None,
+        request_size: int,
+        clock: Callable[[], datetime.datetime] | None,
+        again: Again = once,
+    ) -> None:
+        if not isinstance(policy, AttestationPolicy):
+            raise InvalidInputError(f"policy must be an AttestationPolicy, not {type(policy).__name__}")
+        if not isinstance(root, TrustRoot):
+            raise InvalidInputError(f"root must be a TrustRoot, not {type(root).__name__}")
+        if collateral is not None and not isinstance(collateral, Collateral):
+            raise InvalidInputError(f"collateral must be a Collateral, not {type(collateral).__name__}")
+        if type(request_size) is not int or request_size < 1:
+            raise InvalidInputError("request_size must be a whole number of bytes, at least 1")
+        self._policy = policy
+        self._root = root
+        self._collateral = collateral
+        self._model_digest = None if model_digest is None else checked_digest(model_digest, "model_digest")
+        self._request_size = request_size
+        self._clock = clock
+        self._again = again
+        self.attested: Attested | None = None
+        self.attestation_count = 0
+
+    # ---- whom one talks to ------------------------------------------------------------------------------------------
+
+    def attest(self) -> Steps[Attested]:
+        """Ask for new evidence, verify and appraise it."""
+        attested: Attested = yield Alone(self._attest("asked for"))
+        return attested
+
+    def fresh(self) -> Steps[Attested]:
+        """The enclave in use, as it was last verified; asks for evidence if that has not been done or has expired."""
+        attested: Attested | None = self.attested
+        if attested is not None and attested.holds_at(self._now()):
+            return attested
+        reason = "the first time" if attested is None else "the former attestation has expired"
+        held: Attested = yield Alone(self._attest_unless_held(reason))
+        return held
+
+    def _attest_unless_held(self, reason: str) -> Steps[Attested]:
+        # Another call may have done it meanwhile.
+        if self.attested is not None and self.attested.holds_at(self._now()):
+            return self.attested
+        return (yield from self._attest(reason))
+
+    def _attest_unless_rekeyed(self, former: Attested) -> Steps[Attested]:
+        """With another key than `former`, if the enclave has one."""
+        attested = self.attested
+        # With the same key, though newer, it may still be from before the key was changed.
+        if attested is not None and attested.holds_at(self._now()) and not attested.has_key_of(former):
+            return attested
+        return (yield from self._attest("it could not read a request"))
+
+    def _attest(self, reason: str) -> Steps[Attested]:
+        nonce = secrets.token_bytes(_NONCE_SIZE)
+        body = yield from self._again(lambda: self._evidence(nonce), None)
+        size = int.from_bytes(body[:4], "little")
+        evidence, document = body[4 : 4 + size], body[4 + size :]
+        if len(body) < 4 or len(evidence) != size:
+            raise RemoteError("the reply with the evidence is malformed: it was cut short or is no host's reply")
+        collateral = self._collateral
+        if collateral is None:
+            if not document:
+                raise RemoteError("the host sends no collateral along; give RemoteModel its own with collateral=")
+            collateral = Collateral.from_json(document)
+        now = self._now()
+        result = attest(evidence, collateral, self._policy, nonce=nonce, root=self._root, now=now)
+        if not result.claims.suites >> (SUITE - 1) & 1:
+            raise RemoteError("the enclave offers no cipher suite that this release has; use a newer release")
+        expiry = result.earliest_expiry
+        if self._policy.max_age is not None:
+            expiry = min(expiry, result.verified_at + self._policy.max_age)
+        self.attested = Attested(evidence, collateral, result, expiry)
+        self.attestation_count += 1
+        _logger.info(
+            "attested the remote enclave (%s): MRENCLAVE %s, epoch %d", reason, result.mrenclave, result.claims.epoch
+        )
+        return self.attested
+
+    def _evidence(self, nonce: bytes) -> Steps[bytes]:
+        result, body = yield from self._call(Operation.EVIDENCE, nonce, _MAX_EVIDENCE_REPLY, None)
+        _check_result(result)
+        return body
+
+    # ---- predictions ------------------------------------------------------------------------------------------------
+
+    def predict(
+        self,
+        X: Any,
+        *,
+        output_margin: bool,
+        iteration_range: tuple[int, int] | None,
+        base_margin: Any,
+        missing: float,
+        strict_shape: bool,
+        receipt: bool,
+    ) -> Steps[tuple[FloatArray, tuple[PredictionReceipt, ...]]]:
+        """Predictions, and receipts if wanted; arguments as of :meth:`confidential_ml.RemoteModel.predict`."""
+        wants_receipt, strict_shape = checked_flag(receipt, "receipt"), checked_flag(strict_shape, "strict_shape")
+        output_margin = checked_flag(output_margin, "output_margin")
+        round_range = checked_round_range(iteration_range)
+        model = self._model_of((yield from self.fresh()))
+        rows = as_rows(X, model.n_features, missing)
+        margins = as_base_margin(base_margin, rows.shape[0], model.n_groups)
+        batch = _Batch(
+            model=model,
+            rows=rows,
+            base_margin=None if margins is None else margins.reshape(-1),
+            output_margin=output_margin,
+            round_range=round_range,
+            wants_receipt=wants_receipt,
+        )
+        predictions = np.empty((rows.shape[0], batch.columns), dtype=np.float32)
+        receipts = []
+        for part in batch.parts(self._request_size):
+            one = yield from self._predict_part(batch, part, predictions[part])
+            if one is not None:
+                receipts.append(one)
+        return shaped_like_xgboost(predictions, strict_shape=strict_shape), tuple(receipts)
+
+    def _predict_part(self, batch: _Batch, part: slice, predictions: FloatArray) -> Steps[PredictionReceipt | None]:
+        """Fill in the predictions of some rows."""
+        time = self._time() if batch.wants_receipt else 0
+        attested, request, answer = yield from self._exchange(
+            lambda claims: batch.request(claims, part, time), Kind.PREDICT, batch.model
+        )
+        if len(answer.content) != predictions.nbytes or bool(answer.receipt) != batch.wants_receipt:
+            raise RemoteError("the enclave's answer is not of the size that was asked for; they do not match")
+        predictions[:] = np.frombuffer(answer.content, dtype="<f4").reshape(predictions.shape)
+        if not batch.wants_receipt:
+            return None
+        receipt = _checked_receipt(attested, request, answer)
+        owned = {(one.owner, one.version) for one in attested.result.models if one.model_digest == receipt.model_digest}
+        if (
+            (receipt.kind, receipt.time) != (Kind.PREDICT, time)
+            or receipt.model_digest != batch.model.model_digest
+            or (receipt.owner, receipt.model_version) not in owned
+        ):
+            raise ReceiptError("the receipt is not of what was asked for: model, owner, version or time differ")
+        return PredictionReceipt(receipt, part, answer.blind, attested.evidence, attested.collateral)
+
+    def _model_of(self, attested: Attested) -> ModelClaim:
+        """The model to predict with, of those that the policy accepts."""
+        models = {one.model_digest: one for one in attested.result.models}
+        if self._model_digest is not None:
+            if self._model_digest not in models:
+                raise EnclaveError(
+                    f"the enclave has not loaded the model {self._model_digest}, or the policy forbids it"
+                )
+            return models[self._model_digest]
+        if not models:
+            raise EnclaveError("the enclave has not loaded any model; ask the operator to load it")
+        if len(models) > 1:
+            raise InvalidInputError(
+                f"the enclave has {len(models)} models that the policy accepts; say which with model_digest="
+            )
+        return next(iter(models.values()))
+
+    # ---- models -----------------------------------------------------------------------------------------------------
+
+    def provision(
+        self,
+        model: Any,
+        *,
+        model_id: str,
+        policy: str,
+        version: int,
+        owner_key: Ed25519PrivateKey | None,
+        again: Again | None = None,
+    ) -> Steps[tuple[Receipt, Attested]]:
+        """The receipt, and whose it is; the arguments are those of :meth:`confidential_ml.RemoteModel.provision`."""
+        # Before the model is read, which may take a while.
+        checked_model_id(model_id), checked_policy(policy), checked_version(version)
+        if owner_key is not None:
+            checked_owner_key(owner_key)
+        flat = to_flat_model(model)
+        digest = hashlib.sha256(flat).hexdigest()
+        owner = None
+        if owner_key is not None:
+            signature = sign_model(owner_key, model_digest=digest, version=version, model_id=model_id)
+            owner = OwnerSignature(owner_id(owner_key), signature)
+        time = self._time()
+
+        def build(claims: Claims) -> Request:
+            return provision_request(
+                claims,
+                flat,
+                model_digest=digest,
+                model_id=model_id,
+                policy=policy,
+                version=version,
+                owner=owner,
+                time=time,
+            )
+
+        attested, request, answer = yield from self._exchange(build, Kind.PROVISION, None, again)
+        if answer.content or not answer.receipt:
+            raise RemoteError("the enclave's answer is not one to a provisioned model; client and enclave do not match")
+        receipt = _checked_receipt(attested, request, answer)
+        expected = (Kind.PROVISION, policy, time, digest, version, None if owner is None else owner.owner)
+        found = (receipt.kind, receipt.policy, receipt.time, receipt.model_digest, receipt.model_version, receipt.owner)
+        if found != expected:
+            raise ReceiptError("the receipt is not of what was sent: model, owner, version, policy or time differ")
+        return receipt, attested
+
+    # ---- the wire ---------------------------------------------------------------------------------------------------
+
+    def _exchange(
+        self, build: Callable[[Claims], Request], kind: Kind, model: ModelClaim | None, again: Again | None = None
+    ) -> Steps[tuple[Attested, Request, Answer]]:
+        """Send a request, again if the enclave's key has changed meanwhile; its answer, if that is a success."""
+        again = again or self._again
+        attested: Attested = yield from self.fresh()
+        reply = yield from again(lambda: self._ask(attested, build, model), kind)
+        if reply is None:
+            former = attested
+            attested = yield Alone(self._attest_unless_rekeyed(former))
+            if attested.has_key_of(former):
+                raise RequestUnreadableError(
+                    "the enclave cannot read the request and has no new key: the request is changed or sent twice on "
+                    "its way; check what lies between here and the host"
+                )
+            reply = yield from again(lambda: self._ask(attested, build, model), kind)
+        if reply is None:
+            raise RequestUnreadableError(
+                "the enclave cannot read the request, encrypted anew to its new key, either; check what lies between "
+                "here and the host"
+            )
+        request, answer = reply
+        if answer.status:
+            raise error_of(answer.status)
+        return attested, request, answer
+
+    def _ask(
+        self, attested: Attested, build: Callable[[Claims], Request], model: ModelClaim | None
+    ) -> Steps[tuple[Request, Answer] | None]:
+        """Request, encrypted anew each time, and answer; None if the enclave could not read the request."""
+        # The evidence may be newer than that by which the model was chosen.
+        if model is not None and model not in attested.result.models:
+            raise EnclaveError("the enclave no longer has the model, or now has it from another owner; predict again")
+        request = build(attested.claims)
+        max_reply_size = _REPLY_HEADER_SIZE + ANSWER_OVERHEAD + request.answer_size
+        result, body = yield from self._call(Operation.REQUEST, request.message, max_reply_size, request.kind)
+        if result is Result.UNREADABLE:
+            return None
+        _check_result(result)
+        return request, open_answer(request, body)
+
+    def _call(
+        self, operation: Operation, body: bytes, max_reply_size: int, kind: Kind | None
+    ) -> Steps[tuple[Result, bytes]]:
+        message = VERSION.to_bytes(2, "little") + operation.to_bytes(2, "little") + body
+        reply = yield Send(message, max_reply_size, kind)
+        if not isinstance(reply, bytes):
+            raise RemoteError(f"the transport returned {type(reply).__name__}, not bytes")
+        number = int.from_bytes(reply[2:4], "little")
+        if len(reply) < _REPLY_HEADER_SIZE or reply[:2] != message[:2] or number not in set(Result):
+            raise RemoteError("the reply is not one of the protocol; check that the transport reaches an endpoint")
+        result = Result(number)
+        if result is not Result.OK and len(reply) > _REPLY_HEADER_SIZE:
+            raise RemoteError("the reply reports a failure and holds more; it was changed or is no host's reply")
+        return result, reply[_REPLY_HEADER_SIZE:]
+
+    def state(self) -> str:
+        """Whom one talks to, in a few words."""
+        if self.attested is None:
+            return "not attested yet"
+        claims = self.attested.claims
+        return f"{claims.platform}, MRENCLAVE {card.short(self.attested.result.mrenclave)}, epoch {claims.epoch}"
+
+    def _time(self) -> int:
+        return (self._now() - _EPOCH_1970) // _MILLISECOND
+
+    def _now(self) -> datetime.datetime:
+        return checked_now(None if self._clock is None else self._clock())
+
+
+def _check_result(result: Result) -> None:
+    if result is Result.TRY_LATER:
+        raise RemoteBusyError("the host has no room for this now or is replacing its enclave; try again later")
+    if result is not Result.OK:
+        raise RemoteError(
+            "the host refused the message: too long, or of a kind it does not take; or it does not keep the "
+            "provisioned model: its id is another owner's, this version of it exists, or there is no room"
+        )
+
+
+def _checked_receipt(attested: Attested, request: Request, answer: Answer) -> Receipt:
+    is_prediction = request.kind is Kind.PREDICT
+    return verify_receipt(
+        answer.receipt,
+        attested.claims,
+        attested.result.mrenclave,
+        request=request.message,
+        answer=answer.content if is_prediction else None,
+        blind=answer.blind if is_prediction else None,
+    )
