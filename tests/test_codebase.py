@@ -214,7 +214,7 @@ OF_EXTRAS = {
     "server": {
         *{"msgspec", "prometheus_client", "pyarrow", "pydantic", "pydantic_settings", "starlette", "uvicorn"},
     },
-    "client": {"anyio", "httpx"},  # anyio is httpx's own
+    "client": {"anyio", "httpcore", "httpx"},  # httpx brings the others
 }
 
 
