@@ -18,6 +18,6 @@ echo "[$venv] the $platform build ..."
 # Without build isolation the build tree's tools stay where CMake found them, so that it can be built on below.
 "$venv/bin/python" -m pip install -q --disable-pip-version-check --no-build-isolation \
   --config-settings=build-dir="$build" --config-settings=cmake.define.CONFIDENTIAL_ML_PLATFORM="$platform" \
-  '.[test,server,client]'
+  '.[test]'
 cmake --build "$build" --target test_images > "$build/test_images.log" || { cat "$build/test_images.log"; exit 1; }
 ln -sfn "../$build/test_images" "$venv/test_images"

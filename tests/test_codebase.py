@@ -214,7 +214,8 @@ OF_EXTRAS = {
     "server": {
         *{"msgspec", "prometheus_client", "pyarrow", "pydantic", "pydantic_settings", "starlette", "uvicorn"},
     },
-    "client": {"anyio", "httpcore", "httpx"},  # httpx brings the others
+    "client": {"anyio", "httpcore"},
+    "cli": {"click", "pyarrow", "rich", "typer"},
 }
 
 

@@ -11,10 +11,8 @@ The default build is a *simulation*: it behaves the same and protects nothing.
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from confidential_ml.enclave import Enclave
 from confidential_ml.errors import (
     AttestationError,
     CollateralError,
@@ -32,27 +30,35 @@ from confidential_ml.errors import (
     UnsupportedVersionError,
     WrongEnclaveError,
 )
-from confidential_ml.identity import EnclaveIdentity
-from confidential_ml.model import ConfidentialModel, ModelInfo, seal
-from confidential_ml.sealed_file import SealedInfo, inspect_sealed
 from confidential_ml.simulation import SimulationWarning
 
 if TYPE_CHECKING:
+    from confidential_ml.enclave import Enclave
     from confidential_ml.endpoint import ConfidentialEndpoint
+    from confidential_ml.identity import EnclaveIdentity
+    from confidential_ml.model import ConfidentialModel, ModelInfo, seal
     from confidential_ml.owner import owner_id, sign_model
     from confidential_ml.receipt import Receipt, parse_receipt, verify_receipt
     from confidential_ml.remote import PredictionReceipt, RemoteModel
+    from confidential_ml.sealed_file import SealedInfo, inspect_sealed
 
-__version__ = version("confidential_ml")
+    __version__: str
 
-# Imported at first use (PEP 562): importing `cryptography` takes longer than all the rest; a local model needs none.
+# Imported at first use (PEP 562): a local model needs no `cryptography`, the help of the command line no numpy.
 _MODULE_OF = {
     "ConfidentialEndpoint": "endpoint",
+    "ConfidentialModel": "model",
+    "Enclave": "enclave",
+    "EnclaveIdentity": "identity",
+    "ModelInfo": "model",
     "PredictionReceipt": "remote",
     "Receipt": "receipt",
     "RemoteModel": "remote",
+    "SealedInfo": "sealed_file",
+    "inspect_sealed": "sealed_file",
     "owner_id": "owner",
     "parse_receipt": "receipt",
+    "seal": "model",
     "sign_model": "owner",
     "verify_receipt": "receipt",
 }
@@ -93,9 +99,16 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name not in _MODULE_OF:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        found: object = version("confidential_ml")
+    elif name in _MODULE_OF:
+        found = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = found  # found directly from now on
+    return found
 
 
 def __dir__() -> list[str]:

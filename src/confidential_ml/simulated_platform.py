@@ -80,6 +80,11 @@ class SimulatedPlatform:
         """The root to hand to a verifier that shall accept this platform, in tests and demonstrations."""
         return self._root
 
+    @property
+    def root_certificate(self) -> bytes:
+        """The certificate of :attr:`root`, PEM, to be handed to a verifier elsewhere."""
+        return self._certificates.root.public_bytes(Encoding.PEM)
+
     def quote(self, report_body: bytes) -> bytes:
         """Sign a report body as a quoting enclave does.
 
