@@ -2,6 +2,8 @@
 # registries; what else is missing is installed through apt if it may be.
 #
 #   make demo    seal, load and use a model; see what is refused
+#   make serve   an HTTP server at http://localhost:8080 (settings: docs/http.md 4, as environment)
+#   make train-model  train the classifier of examples/data again
 #   make test    build and run every test and check (CI)
 #   make check   the checks on the code alone (format, lint, types)
 #   make bench   measure, beside XGBoost and the fast libraries that run its models; writes docs/benchmarks.md;
@@ -38,10 +40,23 @@ ONE_PYTHON_IS_ENOUGH := --ignore=tests/test_attestation_attacks.py --ignore=test
 sources := pyproject.toml CMakeLists.txt $(shell find cmake common edl enclave host simulation scripts src -type f \
              -not -name '*.pyc')
 
-.PHONY: demo test check cpp-test sanitized-test tsan-test python-test bench fuzz exhaustive clean packages test-packages
+.PHONY: demo serve train-model test check cpp-test sanitized-test tsan-test python-test bench fuzz exhaustive clean packages test-packages
 
 demo: packages $(VENV)/.installed
 	@$(VENV)/bin/python examples/demo.py --other-image $(VENV)/test_images/rebuilt.signed
+
+# A simulation on this machine alone, so it may say out loud what it lacks. Every setting can be given another value.
+serve: packages $(VENV)/.installed
+	@mkdir -p build
+	@CONFIDENTIAL_ML_MODEL_STORE="$${CONFIDENTIAL_ML_MODEL_STORE:-build/model_store}" \
+	CONFIDENTIAL_ML_UNSAFE__SIMULATION="$${CONFIDENTIAL_ML_UNSAFE__SIMULATION:-true}" \
+	CONFIDENTIAL_ML_UNSAFE__CLEARTEXT_PREDICT="$${CONFIDENTIAL_ML_UNSAFE__CLEARTEXT_PREDICT:-true}" \
+	CONFIDENTIAL_ML_UNSAFE__CLEARTEXT_UPLOAD="$${CONFIDENTIAL_ML_UNSAFE__CLEARTEXT_UPLOAD:-true}" \
+	CONFIDENTIAL_ML_UNSAFE__ANONYMOUS="$${CONFIDENTIAL_ML_UNSAFE__ANONYMOUS:-[\"owner\", \"client\", \"metrics\"]}" \
+	exec $(VENV)/bin/python -W ignore:SIMULATION -m confidential_ml.server
+
+train-model: packages $(VENV)/.installed
+	@$(VENV)/bin/python examples/train_iris.py examples/data/iris_model.json
 
 test: test-packages
 	@$(MAKE) --no-print-directory check

@@ -16,7 +16,9 @@ def train() -> xgb.Booster:
     iris = load_iris()
     rows = xgb.DMatrix(iris.data.astype("float32"), label=iris.target)
     parameters = {"objective": "multi:softprob", "num_class": 3, "max_depth": 3, "eta": 0.3, "seed": 1, "nthread": 1}
-    return xgb.train(parameters, rows, num_boost_round=10)
+    booster = xgb.train(parameters, rows, num_boost_round=10)
+    booster.set_attr(model_id="iris-classifier")  # what the server calls it
+    return booster
 
 
 if __name__ == "__main__":

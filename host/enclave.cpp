@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "build_config.h"
 #include "common/bytes.h"
@@ -164,9 +165,20 @@ void Enclave::unload_model(uint64_t handle) {
       throw EnclaveException(Status::kUnknownModel);
     }
     found->second.unloading = true;
-    shared_->changed.wait(lock, [&] { return found->second.predictions == 0; });
-    shared_->models.erase(found);  // handles are never used twice
+    if (is_interrupted()) {
+      found->second.deferred = shared_->any_deferred = true;
+      return;
+    }
+    wait_and_unload(&lock, handle);
   }
+}
+
+// Gives the lock back.
+void Enclave::wait_and_unload(std::unique_lock<std::mutex>* lock, uint64_t handle) {
+  const auto found = shared_->models.find(handle);
+  shared_->changed.wait(*lock, [&] { return found->second.predictions == 0; });
+  shared_->models.erase(found);  // handles are never used twice
+  lock->unlock();
   const Call call(*this);
   uint32_t status = 0;
   const oe_result_t result = enclave_unload_model(call.get(), &status, handle);
@@ -262,10 +274,40 @@ void Enclave::close() {
   const bool first = !shared_->closing;
   shared_->closing = true;
   shared_->changed.notify_all();
+  if (is_interrupted()) {
+    if (first) shared_->close_deferred = shared_->any_deferred = true;
+    return;
+  }
+  if (first) return wait_and_end(&lock);
   shared_->changed.wait(lock, [&] { return shared_->calls == 0 && shared_->predictions == 0; });
-  if (!first) return;
+}
+
+void Enclave::wait_and_end(std::unique_lock<std::mutex>* lock) {
+  shared_->changed.wait(*lock, [&] { return shared_->calls == 0 && shared_->predictions == 0; });
   oe_terminate_enclave(shared_->enclave);
   shared_->enclave = nullptr;
+}
+
+bool Enclave::is_interrupted() const { return interrupted_enclave == this; }
+
+// What signal handlers have asked for on top of predictions that are over now.
+void Enclave::finish_deferred() {
+  if (!shared_->any_deferred || is_interrupted() || is_forked()) return;
+  std::unique_lock<std::mutex> lock(shared_->mutex);
+  const auto is_due = [](const auto& entry) {
+    return entry.second.deferred && entry.second.predictions == 0;
+  };
+  auto& models = shared_->models;
+  for (auto due = std::find_if(models.begin(), models.end(), is_due); due != models.end();
+       due = std::find_if(models.begin(), models.end(), is_due)) {
+    try {
+      wait_and_unload(&lock, due->first);
+    } catch (const EnclaveException&) {
+      // Closed meanwhile: the model goes with the enclave.
+    }
+    lock.lock();
+  }
+  if (shared_->predictions == 0 && std::exchange(shared_->close_deferred, false)) wait_and_end(&lock);
 }
 
 void Enclave::check_open() const {

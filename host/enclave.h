@@ -77,7 +77,9 @@ class Enclave {
   Identity identity();
   std::string seal_model(ByteView model, const SealingRequest& request);
   uint64_t load_model(ByteView sealed);
-  void unload_model(uint64_t handle);  // after the predictions under way
+  // After the predictions under way; later, when the last of them is done, if a signal handler asks for it
+  // that interrupts one of them in this thread. So does close().
+  void unload_model(uint64_t handle);
   ModelDescription describe_model(uint64_t handle);
   void predict(const PredictRequest& request);
 
@@ -98,16 +100,21 @@ class Enclave {
   class Call;
   class Prediction;
   class Blocks;
+  void predict_all(const PredictRequest& request);
   void predict_blocks(const Prediction& prediction, const PredictRequest& request, Blocks* blocks);
   void predict_block(const Prediction& prediction, const PredictRequest& request, size_t first_row,
                      size_t row_count);
   void finish(const Call& call, oe_result_t result, uint32_t status) const;
 
   bool is_forked() const;
+  bool is_interrupted() const;  // this thread is in a signal handler, on top of a prediction of this enclave
+  void wait_and_unload(std::unique_lock<std::mutex>* lock, uint64_t handle);
+  void wait_and_end(std::unique_lock<std::mutex>* lock);
+  void finish_deferred();
 
   struct LoadedModel {
     size_t predictions = 0;  // under way; one may be many calls
-    bool unloading = false;
+    bool unloading = false, deferred = false;
   };
   struct Shared {
     std::mutex mutex;
@@ -116,6 +123,8 @@ class Enclave {
     size_t predictions = 0;  // under way, of all models
     std::map<uint64_t, LoadedModel> models;
     std::atomic<bool> closing{false};  // written under the mutex
+    std::atomic<bool> any_deferred{false};
+    bool close_deferred = false;
     oe_enclave_t* enclave = nullptr;
     Shared* next_inherited = nullptr;
   };

@@ -7,6 +7,9 @@
 
 namespace confidential_ml::host {
 
+// Whose prediction the signal handler interrupts that this thread is in.
+inline thread_local const Enclave* interrupted_enclave = nullptr;
+
 inline constexpr char kClosed[] = "the enclave is closed; make a new Enclave";
 
 // A prediction of any number of blocks: while one is under way, its model stays loaded and its enclave open.

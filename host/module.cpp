@@ -190,8 +190,8 @@ PYBIND11_MODULE(_core, module) {
       raise(error);
     }
   });
-  // The threads that were inside calls do not exist in a forked child.
-  pthread_atfork(nullptr, nullptr, [] { calls_without_gil.store(0); });
+  // Of the threads that were inside calls only this one exists in a forked child.
+  pthread_atfork(nullptr, nullptr, [] { calls_without_gil.store(own_calls_without_gil); });
   module.def("wait_for_calls", &wait_for_calls);
   py::class_<Enclave>(module, "Enclave")
       .def(py::init([](const py::object& image_path, const py::object& platform_input) {

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <exception>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "common/status.h"
@@ -85,6 +86,16 @@ class Enclave::Blocks {
 };
 
 void Enclave::predict(const PredictRequest& request) {
+  try {
+    predict_all(request);
+  } catch (...) {
+    finish_deferred();
+    throw;
+  }
+  finish_deferred();
+}
+
+void Enclave::predict_all(const PredictRequest& request) {
   const Prediction prediction(*this, request.handle);
   const size_t threads = threads_for(request);
   const size_t block_rows = rows_per_block(request, threads);
@@ -115,7 +126,10 @@ void Enclave::predict_blocks(const Prediction& prediction, const PredictRequest&
     while (blocks->next(&first_row, &row_count)) {
       predict_block(prediction, request, first_row, row_count);
       if (request.interrupted == nullptr || Clock::now() - asked < kInterruptible) continue;
-      if (request.interrupted()) throw Interrupted();
+      const Enclave* const outer = std::exchange(interrupted_enclave, this);
+      const bool stop = request.interrupted();
+      interrupted_enclave = outer;
+      if (stop) throw Interrupted();
       asked = Clock::now();
     }
   } catch (...) {

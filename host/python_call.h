@@ -18,12 +18,15 @@ void raise(const EnclaveException& error);
 
 // Calls that have given the GIL back and not yet taken it again.
 inline std::atomic<size_t> calls_without_gil{0};
+// Of this thread, which may be in several: a signal handler can interrupt one and begin the next.
+inline thread_local size_t own_calls_without_gil = 0;
 
 // Not py::gil_scoped_release: a thread that asks for the GIL after the interpreter has begun to end is
 // unwound by pthread_exit, which may not pass through a destructor.
 template <typename Body>
 auto without_gil(Body body) {
   calls_without_gil.fetch_add(1);
+  ++own_calls_without_gil;
   PyThreadState* thread = PyEval_SaveThread();
   std::exception_ptr thrown;
   std::optional<decltype(body())> result;
@@ -33,6 +36,7 @@ auto without_gil(Body body) {
     thrown = std::current_exception();
   }
   PyEval_RestoreThread(thread);
+  --own_calls_without_gil;
   calls_without_gil.fetch_sub(1);
   if (thrown) std::rethrow_exception(thrown);
   return std::move(*result);

@@ -1478,3 +1478,17 @@ def test_public_names_are_documented() -> None:
         assert thing.__doc__, name
         if callable(thing) and not isinstance(thing, type):
             assert re.search(r"^ *Raises\n *-+$", thing.__doc__, re.MULTILINE), name
+
+
+@pytest.mark.parametrize("piece", ['\\"', '\\\\\\"', '"', "\\"])
+def test_texts_without_an_end_take_no_longer_than_others(piece: str) -> None:
+    # Of the largest size there is; searched again from each quote it would take hours.
+    document = '{"a":"' + piece * ((2 << 20) // len(piece) - 10)
+    found = multiprocessing.get_context("spawn").Pool(1)
+    with found:
+        found.apply_async(_refusal_of, (document,)).get(timeout=60)
+
+
+def _refusal_of(document: str) -> None:
+    with pytest.raises(AttestationError):
+        Collateral.from_json(document)

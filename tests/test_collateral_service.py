@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import email.utils
+import hashlib
 import http.server
 import ipaddress
 import json
@@ -449,6 +450,10 @@ def test_machines_do_not_share_collateral(
                 client().collateral(simulated.quote)
 
 
+def with_right_digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode("ascii") + b"\n" + content
+
+
 def cached(directory: Path) -> Path:
     (found,) = directory.iterdir()
     return found
@@ -466,6 +471,7 @@ def cached(directory: Path) -> Path:
         lambda data: data.replace(b"MII", b"MIJ", 1),  # inside a certificate: still JSON
         lambda data: data.replace(b"\n", b"", 1),
         lambda data: b"\xff" * 100,
+        lambda data: with_right_digest(data.partition(b"\n")[2].replace(b"+00:00\n", b"\n", 1)),  # a time of no zone
     ],
 )
 def test_a_damaged_file_is_replaced(

@@ -626,8 +626,9 @@ def test_every_alert_says_what_is_wrong_and_what_to_do() -> None:
 def samples() -> dict[str, set[str]]:
     """The names of all samples of the server's metrics, with their labels."""
     try:
-        from confidential_ml.server.metrics import Metrics  # type: ignore[import-not-found,unused-ignore]
         from prometheus_client.parser import text_string_to_metric_families
+
+        from confidential_ml.server.metrics import Metrics  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
         pytest.skip(f"needs confidential_ml[server]: {error}")
     metrics = Metrics(models=lambda: 0.0, requests=lambda: 0.0)

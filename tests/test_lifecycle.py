@@ -420,6 +420,32 @@ while True: model.predict(rows)
     assert "Fatal" not in result.stderr
 
 
+@pytest.mark.parametrize("what", ["model", "model.enclave"])
+def test_a_signal_handler_closes_what_it_interrupts(path: Path, run_python: RunPython, what: str) -> None:
+    code = f"""
+import signal
+faulthandler.dump_traceback_later(50, exit=True)
+many = np.tile(rows, (2_000_000 // len(rows), 1))
+calls = []
+def handler(*_):
+    calls.append(1)
+    {what}.close()
+    {what}.close()
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+while not calls:
+    found = model.predict(many, n_threads=1)  # goes on to its end
+assert np.array_equal(found[:len(rows)], expected)
+assert not {what}.is_open
+try:
+    model.predict(rows)
+except cml.EnclaveError:
+    print("closed")
+"""
+    result = run_python(PRELUDE.replace("import ", "import faulthandler, ", 1) + code, path, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "closed\n", "")
+
+
 # ---- fork -----------------------------------------------------------------------------------------------------------
 
 IN_THE_CHILD = """

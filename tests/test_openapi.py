@@ -169,7 +169,8 @@ def test_the_server_keeps_to_its_document(served: Served, document: dict[str, An
     for operation in operations:
         fixed = {"path_parameters": {"model_id": "flowers", "version": "1"}} if "{version}" in operation.path else {}
         cases(operation, GenerationMode.POSITIVE, **fixed)(keep)
-        if operation.method.upper() == "POST":
+        # A body of bytes has no schema that could be broken.
+        if operation.method.upper() == "POST" and operation.path not in {"/confidential", "/model/upload"}:
             cases(operation, GenerationMode.NEGATIVE)(keep)
     print(statuses)
     assert {200, 400, 404} <= set(statuses)

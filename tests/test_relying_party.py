@@ -122,7 +122,7 @@ def test_the_wheel_is_for_every_platform_and_holds_the_python_files_alone(wheel:
         fields = archive.read(description).decode().splitlines()
     assert "Root-Is-Purelib: true" in fields
     here = [path for path in PACKAGE.rglob("*") if path.is_file() and path.parent.name != "__pycache__"]
-    assert {path.suffix for path in here} == {".py", ".pyi", ".typed"}
+    assert {path.suffix for path in here} == {".py", ".pyi", ".typed", ".css", ".html", ".js"}  # the console is a page
     packaged = {path.relative_to(PACKAGE.parent).as_posix() for path in here}
     assert {name for name in names if ".dist-info/" not in name} == packaged
 

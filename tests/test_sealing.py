@@ -341,6 +341,34 @@ def test_paths_of_every_kind(regression_file: Path, tmp_path: Path) -> None:
         assert path.exists()
 
 
+def test_what_is_no_file_is_not_replaced(regression_file: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)
+    for path in (pipe, tmp_path / "link", tmp_path):
+        with pytest.raises(cml.SealError, match="cannot be written: it is no regular file"):
+            cml.seal(regression_file, path)
+    assert stat.S_ISFIFO(os.lstat(pipe).st_mode)
+
+
+def test_a_link_stays_and_what_it_leads_to_is_replaced(regression_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("real")
+    cml.seal(regression_file, tmp_path / "link", model_id="linked")
+    assert (tmp_path / "link").is_symlink()
+    assert cml.inspect_sealed(tmp_path / "real").model_id == "linked"
+
+
+def test_the_model_itself_is_not_replaced(regression_file: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "model.ubj"
+    copy.write_bytes(regression_file.read_bytes())
+    (tmp_path / "other").symlink_to(copy)
+    for path in (copy, tmp_path / "other"):
+        with pytest.raises(cml.InvalidInputError, match="is the model that is to be sealed"):
+            cml.seal(copy, path)
+    assert copy.read_bytes() == regression_file.read_bytes()
+
+
 def test_the_file_of_a_model_that_cannot_be_read(tmp_path: Path) -> None:
     for path, error in ((tmp_path / "absent", FileNotFoundError), (tmp_path, IsADirectoryError)):
         with pytest.raises(error):

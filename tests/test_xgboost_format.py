@@ -470,7 +470,7 @@ BROKEN: list[tuple[Change, str]] = [
     (set_objective("multi:softprob"), "num_class.*multi:softprob"),
     (set_objective("reg:mine"), "unknown objective 'reg:mine'; known are reg:squarederror"),
     (lambda v: v["learner"]["gradient_booster"].update(name="gbforest"), "unknown booster 'gbforest'"),
-    (lambda v: v["learner"]["gradient_booster"].update(weight_drop=[]), "weight_drop: 0 elements, must be 6"),
+    (lambda v: v["learner"]["gradient_booster"].update(weight_drop=[1.0] * 6), "weight_drop: belongs to dart"),
     (lambda v: v["learner"].pop("objective"), "objective is missing"),
     (lambda v: v.update(learner=[]), "expected an object, found an array"),
 ]

@@ -49,7 +49,7 @@ def seal(
 ) -> SealedInfo:
     """Encrypt an XGBoost model so that only this enclave on this CPU can read it, and write it to `path`.
 
-    An existing file is replaced atomically.
+    An existing file is replaced atomically; of a symbolic link, the file it leads to.
 
     Parameters
     ----------
@@ -90,6 +90,7 @@ def seal(
         If there is no enclave, or it has no room.
     """
     where = checked_path(path, "path")
+    _check_apart(model, where)
     policy_number, name = checked_policy(policy), checked_model_id(model_id)
     number = checked_version(version, "version")
     _check_owner_key(owner_key)
@@ -435,6 +436,16 @@ class _Expected:
         if self.min_version is not None and info.model_version < self.min_version:
             return f"its version is {info.model_version}, expected at least {self.min_version}"
         return ""
+
+
+def _check_apart(model: object, where: str) -> None:
+    """Refuse to put the sealed model in the place of the model itself."""
+    is_same = False
+    if isinstance(model, (str, os.PathLike)):
+        with contextlib.suppress(OSError, ValueError):  # one of them is not there, or no path
+            is_same = os.path.samefile(model, where)
+    if is_same:
+        raise InvalidInputError(f"{where} is the model that is to be sealed; give the sealed one another path")
 
 
 def _check_owner_key(owner_key: object) -> None:

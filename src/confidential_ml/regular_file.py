@@ -1,4 +1,4 @@
-"""Files that a caller names: what may be a path, and reading that neither waits nor exceeds a limit."""
+"""Files that a caller names: what may be a path, reading that neither waits nor exceeds a limit, replacing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import stat
 
 from confidential_ml.errors import InvalidInputError
 
-__all__ = ["NotRegularFileError", "TooLargeError", "checked_path", "open_regular", "read_limited"]
+__all__ = ["NotRegularFileError", "TooLargeError", "checked_path", "open_regular", "read_limited", "replaceable"]
 
 _SMALLEST_READ = 1 << 16
 # What Linux allows a path and a name in it.
@@ -103,3 +103,8 @@ def read_limited(file: io.FileIO, limit: int) -> bytes:
         if total > limit:
             raise TooLargeError
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def replaceable(path: str) -> str:
+    """The path to replace a file at: of a symbolic link, where it leads, so that it stays one."""
+    return os.path.realpath(path) if os.path.islink(path) else path

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from confidential_ml.errors import DamagedSealedModelError, SealError, UnsupportedVersionError
-from confidential_ml.regular_file import TooLargeError, checked_path, open_regular, read_limited
+from confidential_ml.regular_file import TooLargeError, checked_path, open_regular, read_limited, replaceable
 
 _MAGIC = b"CMLSEAL\0"
 _VERSION = 2
@@ -160,7 +160,9 @@ def read_sealed(path: str) -> bytes:
 
 def write_sealed(path: str, sealed: bytes) -> None:
     """Replace `path` atomically: after a crash it holds the old bytes or the new ones, never a mixture."""
-    target = Path(path)
+    target = Path(replaceable(path))
+    if os.path.lexists(target) and not os.path.isfile(target):
+        raise SealError(f"{target} cannot be written: it is no regular file; give the path of one")
     # Short, as the target's own name may be as long as names can be; and known before there is a file to remove.
     temporary = target.parent / f".confidential_ml-{secrets.token_hex(8)}.tmp"
     try:

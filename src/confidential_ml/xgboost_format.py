@@ -351,6 +351,8 @@ def _linear(document: Document, gradient_booster: dict[str, Any], n_features: in
 def _forest(document: Document, gradient_booster: dict[str, Any], *, is_dart: bool, n_groups: int) -> Forest:
     # Up to 3.3 DART wrapped the tree booster and kept its weights outside; now the weights are in the model.
     outer = object_in(gradient_booster, "gbtree", "gradient_booster") if is_dart else gradient_booster
+    if not is_dart and "weight_drop" in gradient_booster:
+        raise ModelFormatError("gradient_booster.weight_drop: belongs to dart, and XGBoost ignores it in gbtree")
     model = object_in(outer, "model", "gradient_booster")
     trees = _trees(model)
     group = integer_array_in(model, "tree_info", "model")

@@ -121,4 +121,7 @@ def _unpack(data: bytes) -> tuple[datetime.datetime, Collateral]:
     if hashlib.sha256(content).hexdigest().encode("ascii") != digest:
         raise ValueError("damaged")
     fetched_at, _, document = content.decode("ascii").partition("\n")
-    return datetime.datetime.fromisoformat(fetched_at), Collateral.from_json(document)
+    moment = datetime.datetime.fromisoformat(fetched_at)
+    if moment.tzinfo is None:
+        raise ValueError("damaged")
+    return moment, Collateral.from_json(document)

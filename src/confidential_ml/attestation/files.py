@@ -8,7 +8,7 @@ import secrets
 from pathlib import Path
 
 from confidential_ml.errors import InvalidInputError
-from confidential_ml.regular_file import TooLargeError, checked_path, open_regular, read_limited
+from confidential_ml.regular_file import TooLargeError, checked_path, open_regular, read_limited, replaceable
 
 __all__ = ["StrPath", "read_small", "replace_small"]
 
@@ -41,7 +41,9 @@ def replace_small(path: StrPath, content: bytes) -> None:
     InvalidInputError
         If it cannot be written.
     """
-    target = Path(checked_path(path, "path"))
+    target = Path(replaceable(checked_path(path, "path")))
+    if os.path.lexists(target) and not os.path.isfile(target):
+        raise InvalidInputError(f"{target} cannot be written: it is no regular file; give the path of one")
     temporary = target.parent / f".confidential_ml-{secrets.token_hex(8)}.tmp"
     try:
         try:

@@ -83,13 +83,13 @@ def checked_url(url: object, argument: str) -> str:
     parts = urllib.parse.urlsplit(url)
     try:
         host = parts.hostname or ""
-        is_this_machine = is_loopback(host)
+        on_this_machine = is_loopback(host)
         host.encode("idna")  # as connecting would; refuses labels that are empty or too long
         if parts.port == 0:
             raise ValueError
     except ValueError:
         raise InvalidInputError(f"{argument} has no host or port that can be: {url}") from None
-    if parts.scheme != "https" and not is_this_machine:
+    if parts.scheme != "https" and not on_this_machine:
         raise InvalidInputError(f"{argument} must begin with https:// unless the host is this machine itself: {url}")
     return url.rstrip("/")
 

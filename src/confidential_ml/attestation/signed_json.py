@@ -15,7 +15,8 @@ __all__ = ["Fields", "cut_out", "parse_object"]
 
 _MAX_DEPTH, _MAX_CONTAINERS = 16, 20_000  # Intel's have 6, and some 500
 _MAX_DIGITS = 10
-_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
+# Also texts without an end, cut even in the middle of an escape: else each quote in them would be searched from anew.
+_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
 _HEXADECIMAL = re.compile(r"(?:[0-9a-fA-F]{2})*+")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 _SPACE = " \t\r\n"

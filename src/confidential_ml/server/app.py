@@ -84,10 +84,10 @@ def create_app(settings: ServerSettings | None = None, *, serving: Serving | Non
     document = openapi.document(
         descriptions, version=confidential_ml.__version__, anonymous=served.settings.unsafe.anonymous
     )
-    routes = [route for family in _FAMILIES for route in family.routes(served)]
+    routes = [*(route for family in _FAMILIES for route in family.routes(served)), *openapi.routes(document)]
     app = Starlette(
-        routes=[*routes, *openapi.routes(document)],
-        middleware=[Middleware(Front, serving=served, forms=_FORMS)],
+        routes=routes,
+        middleware=[Middleware(Front, serving=served, routes=routes, forms=_FORMS)],
         exception_handlers={HttpError: _answer_refusal, HTTPException: _answer_starlette},
         lifespan=lifespan,
     )

@@ -11,10 +11,13 @@ from starlette.requests import ClientDisconnect, Request
 from confidential_ml.server.admission import Admission, Usage
 from confidential_ml.server.errors import HttpError
 
-__all__ = ["HEAD_SIZE", "USAGE", "media_type", "read_body"]
+__all__ = ["HEAD_SIZE", "LATE", "USAGE", "media_type", "read_body"]
 
 USAGE = "confidential_ml.usage"
 """Where a request's scope has its `Usage`."""
+
+LATE = "confidential_ml.is_late"
+"""Where a request's scope says that its time is over, on connections that keep it (`connection.py`)."""
 
 HEAD_SIZE = 16
 """First bytes of a body by which a limit is decided, if it has so many."""
@@ -51,8 +54,12 @@ async def read_body(request: Request, limit: Limit) -> bytes:
     usage: Usage | None = scope.get(USAGE)
     seconds = serving.settings.limits.request_seconds
     try:
-        async with asyncio.timeout(seconds):
+        if LATE in scope:
+            # The connection keeps the time: a timer for every request would cost as much as the rest of reading it.
             body = await _received(request, limit, serving.admission, usage)
+        else:
+            async with asyncio.timeout(seconds):
+                body = await _received(request, limit, serving.admission, usage)
     except TimeoutError:
         raise HttpError(
             408,
@@ -74,6 +81,8 @@ async def _received(request: Request, limit: Limit, admission: Admission, usage:
         message = await receive()
         if message["type"] != "http.request":
             raise ClientDisconnect
+        if request.scope.get(LATE, False):
+            raise TimeoutError
         part = message.get("body", b"")
         total += len(part)
         if part and usage is not None:

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from confidential_ml.server.body import LATE
 from confidential_ml.server.errors import ERROR_HEADER, HttpError, own_form
+
+_GRACE_SECONDS = 5.0
 
 __all__ = ["ConnectionLimits", "protocol_class"]
 
@@ -92,6 +95,7 @@ class _LimitedProtocol(HttpToolsProtocol):
             self._refusal = _head_too_large()
             raise _HeadTooLargeError
         self._is_in_head, self._head_bytes = False, 0
+        self.scope[LATE] = False  # type: ignore[literal-required]
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -119,8 +123,10 @@ class _LimitedProtocol(HttpToolsProtocol):
     def _request_timed_out(self) -> None:
         self._request_timer = None
         if self.cycle is not None and not self.cycle.response_complete:
-            # Whoever reads the body has the same time and says so; this one comes if nobody reads it.
-            self._request_timer = self.loop.call_later(1.0, self.transport.abort)
+            # Whoever reads the body is woken and says so; the connection is cut if nobody does.
+            self.cycle.scope[LATE] = True  # type: ignore[literal-required]
+            self.cycle.message_event.set()
+            self._request_timer = self.loop.call_later(_GRACE_SECONDS, self.transport.abort)
         elif self._is_in_head and self._head_bytes == 0:
             self._close()  # nothing was ever asked
         elif self._is_in_head:

@@ -7,8 +7,9 @@ import secrets
 import time
 from typing import TYPE_CHECKING
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from confidential_ml.server.admission import Usage
@@ -70,11 +71,14 @@ class _Origins:
 class Front:
     """Middleware without a task or a queue of its own, unlike `BaseHTTPMiddleware`: one coroutine and one closure."""
 
-    def __init__(self, app: ASGIApp, serving: Serving, forms: Forms) -> None:
+    def __init__(self, app: ASGIApp, serving: Serving, routes: list[Route], forms: Forms) -> None:
         self._app = app
         self._serving = serving
         self._forms = forms
         self._origins = _Origins(serving.settings.allowed_origins)
+        self._direct = {
+            (method, route.path): route for route in routes if "{" not in route.path for method in route.methods or ()
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -102,7 +106,14 @@ class Front:
             if scope["method"] == "OPTIONS" and self._origins.is_preflight(scope):
                 await Response(status_code=204, headers=_PREFLIGHT)(scope, receive, observed)
                 return
-            await self._app(scope, receive, observed)
+            # A path without parameters needs no search, and what Starlette wraps around an endpoint is done here.
+            route = self._direct.get((scope["method"], scope["path"]))
+            if route is None:
+                await self._app(scope, receive, observed)
+            else:
+                scope["route"] = route
+                response = await route.endpoint(Request(scope, receive))
+                await response(scope, receive, observed)
         except ClientDisconnect:
             status = status or _DISCONNECTED
         except Exception as error:

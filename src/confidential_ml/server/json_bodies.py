@@ -93,7 +93,7 @@ def _count_names(value: object) -> int:
     kind = type(value)
     if kind in _LEAVES:
         return 0
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return 0 if not value or type(value[0]) in _LEAVES else sum(map(_count_names, value))
     if isinstance(value, dict):
         return len(value) + sum(map(_count_names, value.values()))
