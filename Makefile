@@ -3,6 +3,7 @@
 #
 #   make demo    seal, load and use a model; see what is refused
 #   make serve   an HTTP server at http://localhost:8080 (settings: docs/http.md 4, as environment)
+#   make client  attest it, send it a model and rows, verify a receipt; and what the operator sees of that
 #   make train-model  train the classifier of examples/data again
 #   make test    build and run every test and check (CI)
 #   make check   the checks on the code alone (format, lint, types)
@@ -40,7 +41,7 @@ ONE_PYTHON_IS_ENOUGH := --ignore=tests/test_attestation_attacks.py --ignore=test
 sources := pyproject.toml CMakeLists.txt $(shell find cmake common edl enclave host simulation scripts src -type f \
              -not -name '*.pyc')
 
-.PHONY: demo serve train-model test check cpp-test sanitized-test tsan-test python-test bench fuzz exhaustive clean packages test-packages
+.PHONY: demo serve client train-model test check cpp-test sanitized-test tsan-test python-test bench fuzz exhaustive clean packages test-packages
 
 demo: packages $(VENV)/.installed
 	@$(VENV)/bin/python examples/demo.py --other-image $(VENV)/test_images/rebuilt.signed
@@ -54,6 +55,9 @@ serve: packages $(VENV)/.installed
 	CONFIDENTIAL_ML_UNSAFE__CLEARTEXT_UPLOAD="$${CONFIDENTIAL_ML_UNSAFE__CLEARTEXT_UPLOAD:-true}" \
 	CONFIDENTIAL_ML_UNSAFE__ANONYMOUS="$${CONFIDENTIAL_ML_UNSAFE__ANONYMOUS:-[\"owner\", \"client\", \"metrics\"]}" \
 	exec $(VENV)/bin/python -W ignore:SIMULATION -m confidential_ml.server
+
+client: packages $(VENV)/.installed
+	@$(VENV)/bin/python examples/attesting_client.py $(URL)
 
 train-model: packages $(VENV)/.installed
 	@$(VENV)/bin/python examples/train_iris.py examples/data/iris_model.json
