@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 # Before anything of the package runs: the fuse key of the simulated machine is made here, not in the user's home.
 _STATE = tempfile.mkdtemp(prefix="confidential_ml-tests-")
@@ -23,6 +23,9 @@ import pytest  # noqa: E402
 
 import confidential_ml as cml  # noqa: E402
 from confidential_ml.enclave import default_enclave  # noqa: E402
+
+if TYPE_CHECKING:
+    from command_line import Run
 
 FIXTURES = Path(__file__).parent / "fixtures" / "xgboost"
 IMAGES_VARIABLE = "CONFIDENTIAL_ML_TEST_IMAGES"
@@ -126,3 +129,11 @@ def run_python() -> RunPython:
         )
 
     return run
+
+
+@pytest.fixture
+def run() -> Run:
+    """Runs `confidential-ml` in this process."""
+    from command_line import run_here
+
+    return run_here

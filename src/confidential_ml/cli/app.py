@@ -77,7 +77,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("confidential_ml").addHandler(logging.NullHandler())
     try:
         given = None if arguments is None else list(arguments)
-        return int(app(given, prog_name="confidential-ml", standalone_mode=False) or 0)
+        status = int(app(given, prog_name="confidential-ml", standalone_mode=False) or 0)
     except (ConfidentialMLError, OSError, KeyboardInterrupt, typer.Abort, ImportError) as error:
         return _ended(error)
     except Exception as error:
@@ -86,6 +86,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
             raise
         _say(f"{message()} (see {_command_path(error)} --help)")
         return Exit.USAGE
+    if status == Exit.INTERRUPTED:  # typer ends a command so, and says nothing
+        _say("interrupted")
+    return status
 
 
 def _ended(error: BaseException) -> int:

