@@ -22,6 +22,7 @@ from reference_enclave import ReferenceEnclave, ReferenceModel
 from remote_host import POLICY, Host
 
 import confidential_ml as cml
+from confidential_ml import remote_session
 from confidential_ml.attestation import AttestationError, AttestationPolicy, Reason
 from confidential_ml.client import (
     AsyncConfidentialClient,
@@ -202,6 +203,27 @@ def test_tasks_share_a_client_and_the_event_loop_goes_on(http: HttpHost) -> None
         np.testing.assert_array_equal(values, EXPECTED)
     assert (len(found[8]), count) == (200_000, 1)
     assert longest < 0.2  # each response takes as long
+
+
+def test_nothing_is_computed_in_the_thread_of_the_event_loop(http: HttpHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: set[threading.Thread] = set()
+    real = remote_session.advance
+
+    def advance(*arguments: Any) -> Any:
+        threads.add(threading.current_thread())
+        return real(*arguments)
+
+    monkeypatch.setattr("confidential_ml.client.asynchronous.advance", advance)
+
+    async def main() -> None:
+        options: dict[str, Any] = {"root": http.host.platform.root, "clock": http.host.clock}
+        async with AsyncConfidentialClient(http.url, POLICY, **options) as client:
+            await client.predict(ROWS)
+            await client.provision(MODEL_FILE, model_id="m")
+
+    asyncio.run(main())
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 def test_a_task_that_is_cancelled_leaves_the_client_usable(http: HttpHost) -> None:

@@ -148,8 +148,8 @@ def _print_accepted(source: str, result: AttestationResult) -> None:
     is_genuine = result.claims.platform == "openenclave" and not result.debug
     verdict = "ACCEPTED" if is_genuine else "ACCEPTED, and PROTECTS NOTHING"
     models = [
-        f"{one.model_id} {one.version}, of {'nobody' if one.owner is None else 'the owner'}\n{one.model_digest}"
-        + (f"\n{one.owner}" if one.owner else "")
+        f"{one.model_id}, version {one.version}: digest{' and owner' if one.owner else ''}\n"
+        + "\n".join(filter(None, (one.model_digest, one.owner)))
         for one in result.models
     ]
     show(

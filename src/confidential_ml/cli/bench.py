@@ -151,10 +151,10 @@ def _print(facts: dict[str, Any], measured: list[dict[str, Any]]) -> None:
     )
     names = [name for name in ("enclave", "xgboost") if name in measured[0]]
     table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="dim")
-    for heading in ("rows", *(f"{name} {unit}" for name in names for unit in ("µs/row", "rows/s"))):
+    for heading in ("rows", *(f"{name}\n{unit}" for name in names for unit in ("µs/row", "rows/s"))):
         table.add_column(heading, justify="right")
     if len(names) > 1:
-        table.add_column("times as fast", justify="right")
+        table.add_column("times\nas fast", justify="right")
         table.add_column("bits", justify="left")
     for one in measured:
         cells = [f"{one['rows']:,}"]

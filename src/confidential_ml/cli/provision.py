@@ -86,10 +86,11 @@ def receipt_facts(receipt: Receipt) -> dict[str, object]:
     return {
         "what was done": "rows predicted" if receipt.policy is None else f"model sealed for {receipt.policy.upper()}",
         "model digest": receipt.model_digest,
-        "owner, version": f"{receipt.owner or 'nobody'}, {receipt.model_version}",
+        "model owner": receipt.owner,
+        "model version": receipt.model_version,
         "MRENCLAVE": receipt.mrenclave,
         "receipt number": receipt.counter,
-        "asked at": receipt.asked_at or "not said",
+        "asked at": "not said" if receipt.asked_at is None else f"{receipt.asked_at:%Y-%m-%dT%H:%M:%SZ}",
         "of request": receipt.request_digest,
         "of predictions" if is_prediction else "of sealed model": receipt.content_digest,
     }
