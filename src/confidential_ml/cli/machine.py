@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,11 +141,13 @@ def _device(root: Path, name: str, group: str, meaning: str) -> Finding:
 
 
 def _group(number: int) -> str:
-    try:
-        import grp
+    if sys.platform == "win32":
+        return str(number)
+    import grp
 
+    try:
         return grp.getgrgid(number).gr_name
-    except (ImportError, KeyError):
+    except KeyError:
         return str(number)
 
 
