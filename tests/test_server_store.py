@@ -172,12 +172,21 @@ def test_a_model_is_synced_with_its_directory_before_it_is_acknowledged(
         real_fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(os, "rename", lambda *paths: (events.append("rename"), real_rename(*paths)))
+
+    def rename(source: str, target: str) -> None:
+        events.append("rename")
+        real_rename(source, target)
+
+    def unlink(path: str) -> None:
+        events.append("unlink")
+        real_unlink(path)
+
+    monkeypatch.setattr(os, "rename", rename)
     model = add(store, "credit", 1)
     assert events[0] == "file"
     assert events[-2:] == ["rename", "directory"]
     events.clear()
-    monkeypatch.setattr(os, "unlink", lambda path: (events.append("unlink"), real_unlink(path)))
+    monkeypatch.setattr(os, "unlink", unlink)
     store.remove([model])
     assert events == ["unlink", "directory"]
     store.close()
