@@ -188,7 +188,7 @@ def generated_model(n_trees: int, depth: int, n_features: int) -> bytes:
                 "default_left": zeros,
                 "id": number,
                 "left_children": left,
-                "loss_changes": zeros,
+                "loss_changes": [0.0] * n_nodes,
                 "parents": [2147483647, *((node - 1) // 2 for node in range(1, n_nodes))],
                 "right_children": [child + 1 if child > 0 else -1 for child in left],
                 "split_conditions": values,

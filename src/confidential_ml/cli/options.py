@@ -85,7 +85,18 @@ def read_root(path: Path | None) -> TrustRoot:
     if path is None:
         return INTEL_ROOT
     certificate = read_small(path, _MAX_SMALL_FILE)[1]
-    return TrustRoot.from_certificate(certificate, name=f"the certificate in {path.name}")
+    root = TrustRoot.from_certificate(certificate, name=path.name)
+    return TrustRoot(f"{_common_name(certificate)} ({path.name})", root.public_key)
+
+
+def _common_name(certificate: bytes) -> str:
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    load = x509.load_pem_x509_certificate if certificate.startswith(b"-----") else x509.load_der_x509_certificate
+    found = load(certificate).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    name = str(found[0].value) if found else ""
+    return name if name.isprintable() and name else "a certificate without a name"
 
 
 def read_owner_key(path: Path | None) -> Ed25519PrivateKey | None:

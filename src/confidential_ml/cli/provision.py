@@ -13,7 +13,7 @@ from confidential_ml.cli.output import print_facts, print_json
 if TYPE_CHECKING:
     from confidential_ml.receipt import Receipt
 
-__all__ = ["provision", "receipt_document"]
+__all__ = ["provision", "receipt_document", "receipt_facts"]
 
 
 def provision(
@@ -57,25 +57,39 @@ def provision(
         from confidential_ml.cli.receipt_file import ReceiptFile
 
         ReceiptFile(signed.data, evidence, used).save(receipt)
-    document = receipt_document(signed)
     if json:
-        print_json(document)
+        print_json(receipt_document(signed))
     else:
-        print_facts(f"{model_id} is sealed at {url}", document)
+        print_facts(f"{model_id} is sealed at {url}", receipt_facts(signed))
 
 
 def receipt_document(receipt: Receipt) -> dict[str, Any]:
-    """What a receipt says, for people and programs."""
+    """What a receipt says, for programs."""
     asked_at = receipt.asked_at
     return {
         "kind": receipt.kind.name.lower(),
         "model_digest": receipt.model_digest,
         "owner": receipt.owner,
         "model_version": receipt.model_version,
-        "sealing_policy": receipt.policy or "",
+        "sealing_policy": receipt.policy,
         "mrenclave": receipt.mrenclave,
         "counter": receipt.counter,
-        "asked_at": "" if asked_at is None else asked_at.isoformat(timespec="milliseconds"),
+        "asked_at": None if asked_at is None else asked_at.isoformat(timespec="milliseconds"),
         "request_digest": receipt.request_digest,
         "content_digest": receipt.content_digest,
+    }
+
+
+def receipt_facts(receipt: Receipt) -> dict[str, object]:
+    """What a receipt says, for people."""
+    is_prediction = receipt.policy is None
+    return {
+        "what was done": "rows predicted" if receipt.policy is None else f"model sealed for {receipt.policy.upper()}",
+        "model digest": receipt.model_digest,
+        "owner, version": f"{receipt.owner or 'nobody'}, {receipt.model_version}",
+        "MRENCLAVE": receipt.mrenclave,
+        "receipt number": receipt.counter,
+        "asked at": receipt.asked_at or "not said",
+        "of request": receipt.request_digest,
+        "of predictions" if is_prediction else "of sealed model": receipt.content_digest,
     }

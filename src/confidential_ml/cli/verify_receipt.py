@@ -11,7 +11,7 @@ import typer
 from confidential_ml.cli import options
 from confidential_ml.cli.exit_status import UsageError
 from confidential_ml.cli.output import print_facts, print_json
-from confidential_ml.cli.provision import receipt_document
+from confidential_ml.cli.provision import receipt_document, receipt_facts
 
 if TYPE_CHECKING:
     from confidential_ml.cli.receipt_file import ReceiptFile
@@ -52,16 +52,27 @@ def verify_receipt(
         appraise(verified, wanted, now=now)
     compared = _compared(kept, predictions, sealed)
     signed = verify_signature(kept.receipt, verified.claims, verified.mrenclave, **compared)
-    document = {
-        **receipt_document(signed),
-        "root": verified.root.name,
-        "policy": "accepted" if wanted is not None else "none given: any genuine enclave",
-        "compared_with": " and ".join(str(path) for path in (predictions, sealed) if path is not None) or "nothing",
-    }
+    against = [str(path) for path in (predictions, sealed) if path is not None]
     if json:
-        print_json({"verified": True, **document})
-    else:
-        print_facts(f"{receipt}: verified", document)
+        print_json(
+            {
+                "verified": True,
+                **receipt_document(signed),
+                "root": verified.root.name,
+                "policy_accepts": None if wanted is None else True,
+                "compared_with": against,
+            }
+        )
+        return
+    print_facts(
+        f"{receipt}: verified",
+        {
+            **receipt_facts(signed),
+            "root": verified.root.name,
+            "policy": "accepts the enclave" if wanted is not None else "none given: any genuine enclave will do",
+            "compared with": " and ".join(against) or "nothing: --predictions or --sealed",
+        },
+    )
 
 
 def _compared(kept: ReceiptFile, predictions: Path | None, sealed: Path | None) -> dict[str, Any]:

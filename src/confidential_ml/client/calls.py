@@ -178,8 +178,7 @@ class Calls:
         if status == 200:
             return response.body
         code, told = _error_of(response)
-        place = urllib.parse.urlsplit(request.url)._replace(query="").geturl()
-        sentence = f"{place} answers HTTP {status}{f' {code}' if code else ''}{f': {told}' if told else ''}"
+        sentence = f"{request.place} answers HTTP {status}{f' {code}' if code else ''}{f': {told}' if told else ''}"
         if 300 <= status < 400:
             sentence += ": redirects are not followed, give the final address"
         asked = response.headers.get("retry-after", "")

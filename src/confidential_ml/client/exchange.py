@@ -41,6 +41,11 @@ class HttpRequest:
     body: bytes = field(repr=False)
     max_size: int
 
+    @property
+    def place(self) -> str:
+        """What errors call it."""
+        return self.url.partition("?")[0]
+
 
 @dataclass(frozen=True)
 class HttpResponse:
@@ -162,7 +167,7 @@ def _check_size(response: httpcore.Response, request: HttpRequest) -> None:
 def _check_so_far(size: int, request: HttpRequest) -> None:
     if size > request.max_size:
         raise RemoteError(
-            f"the response of {request.url} has more than {request.max_size} bytes, which no reply has; "
+            f"the response of {request.place} has more than {request.max_size} bytes, which no reply has; "
             "check that the address is that of the server"
         )
 
@@ -189,19 +194,21 @@ def _failures_said(request: HttpRequest, timeout: float) -> Iterator[None]:
         untrusted = _certificate_error(error)
         if untrusted is not None:
             raise RemoteError(
-                f"the certificate of {request.url} is not trusted: {untrusted.verify_message.rstrip('.')}; if it is "
+                f"the certificate of {request.place} is not trusted: {untrusted.verify_message.rstrip('.')}; if it is "
                 "the server's own, give it, or that of its CA, as ca_file"
             ) from error
         raise UnreachableError(
-            f"no connection to {request.url}: {str(error) or type(error).__name__}; check address, port and network"
+            f"no connection to {request.place}: {str(error) or type(error).__name__}; check address, port and network"
         ) from error
     except (httpcore.TimeoutException, TimeoutError) as error:
-        raise ReplyLostError(f"no whole reply came from {request.url} within {timeout:g} seconds") from error
+        raise ReplyLostError(f"no whole reply came from {request.place} within {timeout:g} seconds") from error
     except (httpcore.NetworkError, httpcore.RemoteProtocolError, OSError) as error:
         problem = str(error) or type(error).__name__
-        raise ReplyLostError(f"the connection to {request.url} broke before the whole reply came: {problem}") from error
+        raise ReplyLostError(
+            f"the connection to {request.place} broke before the whole reply came: {problem}"
+        ) from error
     except (httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
-        raise RemoteError(f"{request.url} cannot be asked: {type(error).__name__}") from error
+        raise RemoteError(f"{request.place} cannot be asked: {type(error).__name__}") from error
 
 
 def _certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
