@@ -3,12 +3,15 @@
 #
 #   make demo    seal, load and use a model; see what is refused
 #   make serve   an HTTP server at http://localhost:8080 (settings: docs/http.md 4, as environment)
+#   make client  attest that server, provision a model into it, predict, verify a receipt; from another process
 #   make train-model  train the classifier of examples/data again
 #   make test    build and run every test and check (CI)
 #   make check   the checks on the code alone (format, lint, types)
 #   make bench   measure, beside XGBoost and the fast libraries that run its models; writes docs/benchmarks.md;
 #                BENCH="--quick" tries it out, BENCH="--help" lists the options
 #   make tsan-test    the C++ tests under ThreadSanitizer
+#   make load    requests per second of the server's routes beside an empty one
+#   make soak    many clients for SOAK_SECONDS while models are swapped every second
 #   make fuzz    fuzz the ecalls for FUZZ_SECONDS
 #   make exhaustive   the scalar functions over all 2^32 inputs
 #   make clean   remove what was built
@@ -18,6 +21,7 @@
 PLATFORM ?= simulation
 PYTHON ?= python3
 FUZZ_SECONDS ?= 60
+SOAK_SECONDS ?= 300
 export PYTHON
 
 ifneq ($(PLATFORM),simulation)
@@ -40,7 +44,7 @@ ONE_PYTHON_IS_ENOUGH := --ignore=tests/test_attestation_attacks.py --ignore=test
 sources := pyproject.toml CMakeLists.txt $(shell find cmake common edl enclave host simulation scripts src -type f \
              -not -name '*.pyc')
 
-.PHONY: demo serve train-model test check cpp-test sanitized-test tsan-test python-test bench fuzz exhaustive clean packages test-packages
+.PHONY: demo serve client train-model load soak test check cpp-test sanitized-test tsan-test python-test bench fuzz exhaustive clean packages test-packages
 
 demo: packages $(VENV)/.installed
 	@$(VENV)/bin/python examples/demo.py --other-image $(VENV)/test_images/rebuilt.signed
@@ -54,6 +58,9 @@ serve: packages $(VENV)/.installed
 	CONFIDENTIAL_ML_UNSAFE__CLEARTEXT_UPLOAD="$${CONFIDENTIAL_ML_UNSAFE__CLEARTEXT_UPLOAD:-true}" \
 	CONFIDENTIAL_ML_UNSAFE__ANONYMOUS="$${CONFIDENTIAL_ML_UNSAFE__ANONYMOUS:-[\"owner\", \"client\", \"metrics\"]}" \
 	exec $(VENV)/bin/python -W ignore:SIMULATION -m confidential_ml.server
+
+client: packages $(VENV)/.installed
+	@$(VENV)/bin/python -W ignore::UserWarning examples/attesting_client.py $(URL)
 
 train-model: packages $(VENV)/.installed
 	@$(VENV)/bin/python examples/train_iris.py examples/data/iris_model.json
@@ -107,6 +114,12 @@ endif
 
 bench: test-packages
 	@scripts/bench.sh $(BENCH_VENV) $(lastword $(PYTHONS)) $(PLATFORM) $(BENCH)
+
+load: test-packages $(VENV)/.installed
+	@$(VENV)/bin/python -m benchmarks.load 9 3 build/load.json
+
+soak: test-packages $(VENV)/.installed
+	@$(VENV)/bin/python -m benchmarks.soak $(SOAK_SECONDS)
 
 fuzz: test-packages $(VENV)/.installed
 	@scripts/fuzz.sh $(VENV) $(FUZZ_SECONDS)
