@@ -38,8 +38,11 @@ VENV := .venv$(suffix)
 OTHER_VENV := .venv-other$(suffix)
 BENCH_VENV := .venv-bench$(suffix)
 HAS_OTHER := $(word 2,$(PYTHONS))
-# Thousands of verifications in pure Python, which take long and do not depend on XGBoost or the extension.
-ONE_PYTHON_IS_ENOUGH := --ignore=tests/test_attestation_attacks.py --ignore=tests/test_attestation_differential.py
+# What takes long and does not depend on XGBoost or the extension runs with one Python, shared out between the two.
+WITH_THE_FIRST := attestation_attacks attestation_differential server_process cli_attest cli_models cli_predict cli_serve
+WITH_THE_OTHER := console_assembly console_page console_requests console_verifier open_inference mlflow_scoring \
+  arrow_stream openapi large_bodies deployment
+without = $(patsubst %,--ignore=tests/test_%.py,$(1))
 
 sources := pyproject.toml CMakeLists.txt $(shell find cmake common edl enclave host simulation scripts src -type f \
              -not -name '*.pyc')
@@ -105,10 +108,10 @@ tsan-test: $(VENV)/.installed
 	@scripts/cpp_test.sh tsan $(VENV)
 
 python-test: $(VENV)/.installed $(if $(HAS_OTHER),$(OTHER_VENV)/.installed)
-	@scripts/python_test.sh $(VENV)
 ifneq ($(HAS_OTHER),)
-	@scripts/python_test.sh $(OTHER_VENV) $(ONE_PYTHON_IS_ENOUGH)
+	@scripts/python_tests.sh $(VENV) "$(call without,$(WITH_THE_OTHER))" $(OTHER_VENV) "$(call without,$(WITH_THE_FIRST))"
 else
+	@scripts/python_test.sh $(VENV)
 	@echo "Only one Python >= 3.11 found: the tests ran with that one alone."
 endif
 
