@@ -97,7 +97,8 @@ def _count_names(value: object) -> int:
         return 0 if not value or type(value[0]) in _LEAVES else sum(map(_count_names, value))
     if isinstance(value, dict):
         return len(value) + sum(map(_count_names, value.values()))
-    present = [part for name, default in _defaults(kind) if (part := getattr(value, name)) is not default]
+    fields = _defaults(kind)  # type: ignore[arg-type]  # types are hashable
+    present = [part for name, default in fields if (part := getattr(value, name)) is not default]
     return len(present) + sum(map(_count_names, present))
 
 
