@@ -63,7 +63,7 @@ serve: packages $(VENV)/.installed
 	exec $(VENV)/bin/python -W ignore:SIMULATION -m confidential_ml.server
 
 client: packages $(VENV)/.installed
-	@$(VENV)/bin/python -W ignore::UserWarning examples/attesting_client.py $(URL)
+	@$(VENV)/bin/python examples/attesting_client.py $(URL)
 
 train-model: packages $(VENV)/.installed
 	@$(VENV)/bin/python examples/train_iris.py examples/data/iris_model.json

@@ -79,8 +79,8 @@ def main() -> None:
             flowers = np.array([[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]], dtype=np.float32)
             predictions, receipts = client.predict(flowers, receipt=True)
             for flower, classes in zip(flowers, predictions, strict=True):
-                print(f"   {flower.tolist()} -> {classes.tolist()}")
-            operator_sees("two messages of 256 bytes and more, padded: neither rows nor predictions, nor how many")
+                print(f"   {flower} -> {classes}")
+            operator_sees("a message and its answer, padded and unreadable, and for which model")
 
         with step(4, "The receipt is verified, with no connection"):
             one = receipts[0]

@@ -139,7 +139,7 @@ def _print_refusal(source: str, refusal: Any, *, json: bool) -> None:
         )
         return
     verdict = Text(f"REFUSED  {refusal.reason}", style="bold red")
-    show(_step_table(refusal.steps), verdict, f"{source}: {refusal.sentence}")
+    show(_step_table(refusal.steps), "", verdict, f"{source}: {refusal.sentence}")
 
 
 def _print_accepted(source: str, result: AttestationResult) -> None:
@@ -147,9 +147,14 @@ def _print_accepted(source: str, result: AttestationResult) -> None:
 
     is_genuine = result.claims.platform == "openenclave" and not result.debug
     verdict = "ACCEPTED" if is_genuine else "ACCEPTED, and PROTECTS NOTHING"
-    models = [f"{one.model_id} {one.model_digest}, owner {one.owner or 'nobody'}" for one in result.models]
+    models = [
+        f"{one.model_id} {one.version}, of {'nobody' if one.owner is None else 'the owner'}\n{one.model_digest}"
+        + (f"\n{one.owner}" if one.owner else "")
+        for one in result.models
+    ]
     show(
         _step_table(result.steps),
+        "",
         Text(f"{verdict}  {source}", style="bold green" if is_genuine else "bold yellow"),
         fact_table(
             {

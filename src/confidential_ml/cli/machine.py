@@ -100,14 +100,14 @@ def _processor(root: Path) -> Iterator[Finding]:
     yield Finding(
         "CPU features",
         State.MISSING if lacking else State.GOOD,
-        f"without {', '.join(lacking)}" if lacking else ", ".join(_AVX.values()),
+        " and ".join(f"no {name}" for name in lacking) if lacking else ", ".join(_AVX.values()),
         "an x86-64 CPU from 2015 on, and a hypervisor that shows its features" if lacking else "",
     )
     lacking = [name for flag, name in _SGX.items() if flag not in flags]
     yield Finding(
         "SGX",
         State.MISSING if lacking else State.GOOD,
-        f"without {', '.join(lacking)}" if lacking else "SGX with flexible launch control",
+        " and ".join(f"no {name}" for name in lacking) if lacking else "SGX with flexible launch control",
         "a CPU with SGX, switched on in the BIOS or by the cloud (Azure DCsv3, DCdsv3)" if lacking else "",
     )
 

@@ -48,11 +48,14 @@ def note(sentence: str) -> None:
 
 
 def fact_table(facts: Mapping[str, object] | Iterable[tuple[str, object]]) -> Table:
-    """Names and values in two columns; long values are folded, never cut."""
+    """Names and values in two columns; long values are folded, never cut.
+
+    Names of at most 15 characters leave room for a digest in a line of 80.
+    """
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    table = Table(box=None, show_header=False, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in dict(facts).items():
@@ -69,7 +72,7 @@ def print_facts(title: str | Text, facts: Mapping[str, object]) -> None:
 
 def _shown(value: object) -> str:
     if value is None:
-        return "nobody" if value is None else ""
+        return "nobody"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -16,6 +16,23 @@ __all__ = ["policy_commands"]
 policy_commands = typer.Typer(help="Policies: which enclaves and models are accepted.", no_args_is_help=True)
 
 _Several = list[str] | None
+_NAMES = {
+    "mrenclave": "MRENCLAVE",
+    "mrsigner": "MRSIGNER",
+    "isv_prod_id": "product id",
+    "min_isv_svn": "least SVN",
+    "accepted_tcb": "TCB status",
+    "accepted_advisories": "advisories",
+    "min_tcb_evaluation_number": "TCB evaluation",
+    "allow_debug": "debug enclaves",
+    "model_digest": "model digest",
+    "model_owner": "model owner",
+    "min_model_version": "least version",
+    "max_age": "age in seconds",
+    "ppids": "machines (PPID)",
+    "config_digest": "config digest",
+    "rollback": "rollback",
+}
 
 
 @policy_commands.command("init")
@@ -95,8 +112,8 @@ def show(
         print_json(fields)
         return
     open_fields = [name for name in AttestationPolicy.__dataclass_fields__ if name not in fields]
-    shown = {name: _shown(value) for name, value in fields.items()}
-    print_facts(f"{file}", {**shown, "not asked for": ", ".join(open_fields)})
+    shown = {_NAMES[name]: _shown(value) for name, value in fields.items()}
+    print_facts(f"{file}", {**shown, "not asked for": ", ".join(_NAMES[name] for name in open_fields)})
     if policy.allow_debug:
         note("this policy accepts enclaves whose memory can be read; never use it for anything secret")
 
