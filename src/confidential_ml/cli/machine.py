@@ -5,11 +5,13 @@ Sources: Linux, Documentation/arch/x86/sgx.rst and Documentation/ABI/stable/sysf
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import re
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,12 +142,12 @@ def _device(root: Path, name: str, group: str, meaning: str) -> Finding:
 
 
 def _group(number: int) -> str:
-    try:
+    if sys.platform != "win32":
         import grp
 
-        return grp.getgrgid(number).gr_name
-    except (ImportError, KeyError):
-        return str(number)
+        with contextlib.suppress(KeyError):
+            return grp.getgrgid(number).gr_name
+    return str(number)
 
 
 def _epc(root: Path) -> Finding:
