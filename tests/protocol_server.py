@@ -16,12 +16,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import server_standin
 import uvicorn
 import xgboost
 from starlette.types import ASGIApp
 
 import confidential_ml as cml
+from confidential_ml.server import create_app, load_settings
 
 MAX_ROWS = 1000
 MAX_BODY = 1 << 20
@@ -115,14 +115,11 @@ def booster_set() -> dict[tuple[str, int], xgboost.Booster]:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     boosters = booster_set()
     directory = tmp_path_factory.mktemp("models")
-    models = {}
     for (model_id, version), booster in boosters.items():
-        path = directory / f"{model_id}-{version}.sealed"
-        cml.seal(booster, path, model_id=model_id, version=version)
-        models[model_id, version] = cml.ConfidentialModel.load_sealed(path)
-    serving = server_standin.Serving(models, {"flowers": 3, "risk": 1, "line": 1})
-    serving.settings.limits.rows, serving.settings.limits.body_bytes = MAX_ROWS, MAX_BODY
+        cml.seal(booster, directory / f"{model_id}-{version}.sealed", model_id=model_id, version=version)
+    unsafe = {"simulation": True, "cleartext_predict": True, "anonymous": ["client", "owner", "metrics"]}
+    limits = {"rows": MAX_ROWS, "body_bytes": MAX_BODY}
+    app = create_app(load_settings(model_store=directory, unsafe=unsafe, limits=limits))
     with asyncio.Runner() as runner:
-        yield Served(server_standin.make_app(serving), boosters, {}, runner.run)
-    for model in models.values():
-        model.close()
+        yield Served(app, boosters, {}, runner.run)
+    app.state.serving.close()

@@ -96,7 +96,7 @@ def test_models_are_swapped_under_load_without_a_failed_request(tmp_path: Path) 
             told = answer.json()
             return told["version"], json.dumps(told["predictions"])
 
-        expected = {}
+        expected: dict[int, str] = {}
         kinds = [REGRESSION, CLASSIFIER]
         for data in kinds:
             upload(data)
