@@ -177,5 +177,6 @@ def test_the_enclave_must_protect_what_the_settings_promise(tmp_path: Path) -> N
         check_enclave(safe, identity("openenclave", debug=True))
     for name in ("debug", "simulation"):  # the second says the first
         check_enclave(
-            ServerSettings(model_store=tmp_path, unsafe=Unsafe(**{name: True})), identity("openenclave", debug=True)
+            ServerSettings(model_store=tmp_path, unsafe=Unsafe.model_validate({name: True})),
+            identity("openenclave", debug=True),
         )
