@@ -99,8 +99,15 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         tls={"certificate": tmp_path / "absent.pem"},
         image=tmp_path / "absent.signed",
     )
-    starts = ["port", "policy", "model_store is missing", "tokens.owner.0", "limits.rows", "this installation is a "]
-    starts += ["epoch.grace_seconds", "collateral.file and", "tls.certificate and"]
+    starts: tuple[str, ...] = (
+        "port",
+        "policy",
+        "model_store is missing",
+        "tokens.owner.0",
+        "limits.rows",
+        "this installation is a ",
+    )
+    starts += ("epoch.grace_seconds", "collateral.file and", "tls.certificate and")
     for start in starts:
         assert any(fault.startswith(start) for fault in found), start
     assert len(found) == len(starts)  # and no more: what follows from a fault is not told as another

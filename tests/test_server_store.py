@@ -171,16 +171,15 @@ def test_a_model_is_synced_with_its_directory_before_it_is_acknowledged(
         events.append("directory" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")
         real_fsync(descriptor)
 
-    monkeypatch.setattr(os, "fsync", fsync)
-
-    def rename(source: str, target: str) -> None:
+    def rename(source: Path, target: Path) -> None:
         events.append("rename")
         real_rename(source, target)
 
-    def unlink(path: str) -> None:
+    def unlink(path: Path) -> None:
         events.append("unlink")
         real_unlink(path)
 
+    monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "rename", rename)
     model = add(store, "credit", 1)
     assert events[0] == "file"

@@ -20,9 +20,6 @@ from confidential_ml.server.connection import ConnectionLimits, protocol_class
 from confidential_ml.server.serving import Serving
 from confidential_ml.server.settings import ServerSettings, SettingsError
 
-if sys.platform != "win32":
-    import resource
-
 __all__ = ["serve"]
 
 _CONNECTIONS_PER_REQUEST = 16
@@ -157,12 +154,15 @@ def _url(settings: ServerSettings, listener: socket.socket) -> str:
 def _connections(requests: int) -> int:
     """As many as there are files for, which is 1,024 on many systems unless one asks for more."""
     wanted = _CONNECTIONS_PER_REQUEST * requests
-    if sys.platform != "win32":
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        enough = wanted + _SPARE_FILES
-        if soft != resource.RLIM_INFINITY and soft < enough:
-            soft = enough if hard == resource.RLIM_INFINITY else min(enough, hard)
-            with contextlib.suppress(ValueError, OSError):
-                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            wanted = max(1, min(wanted, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_FILES))
+    if sys.platform == "win32":
+        return wanted
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = wanted + _SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < enough:
+        soft = enough if hard == resource.RLIM_INFINITY else min(enough, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        wanted = max(1, min(wanted, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_FILES))
     return wanted

@@ -22,9 +22,6 @@ from typing import Literal
 from confidential_ml.errors import ConfidentialMLError, InvalidInputError, ModelRefusedError, SealError
 from confidential_ml.sealed_file import SealedInfo, inspect_sealed
 
-if sys.platform != "win32":
-    import fcntl
-
 __all__ = ["MAX_MODELS", "ModelStore", "RefusalCode", "StagedModel", "StoreRefusalError", "StoredModel"]
 
 MAX_MODELS = 256
@@ -310,20 +307,22 @@ def _sync(path: Path) -> None:
 
 def _locked(path: Path) -> int:
     """A descriptor that holds the lock; the system lets go of it when the process ends, however it does."""
-    if sys.platform != "win32":
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise SealError(
-                f"another server has the model store {path.parent}; stop it, or give this one a directory of its own"
-            ) from None
-        except OSError:
-            os.close(descriptor)
-            raise
-        return descriptor
-    raise InvalidInputError("the model store needs a POSIX system, as the enclave does")
+    if sys.platform == "win32":
+        raise InvalidInputError("the model store needs a POSIX system, as the enclave does")
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise SealError(
+            f"another server has the model store {path.parent}; stop it, or give this one a directory of its own"
+        ) from None
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _unusable(directory: Path, error: OSError) -> SealError:
