@@ -3,13 +3,15 @@
 #
 #   make demo    seal, load and use a model; see what is refused
 #   make serve   an HTTP server at http://localhost:8080 (settings: docs/http.md 4, as environment)
-#   make client  attest it, send it a model and rows, verify a receipt; and what the operator sees of that
+#   make client  attest that server, provision a model into it, predict, verify a receipt; from another process
 #   make train-model  train the classifier of examples/data again
 #   make test    build and run every test and check (CI)
 #   make check   the checks on the code alone (format, lint, types)
 #   make bench   measure, beside XGBoost and the fast libraries that run its models; writes docs/benchmarks.md;
 #                BENCH="--quick" tries it out, BENCH="--help" lists the options
 #   make tsan-test    the C++ tests under ThreadSanitizer
+#   make load    requests per second of the server's routes beside an empty one
+#   make soak    many clients for SOAK_SECONDS while models are swapped every second
 #   make fuzz    fuzz the ecalls for FUZZ_SECONDS
 #   make exhaustive   the scalar functions over all 2^32 inputs
 #   make clean   remove what was built
@@ -19,6 +21,7 @@
 PLATFORM ?= simulation
 PYTHON ?= python3
 FUZZ_SECONDS ?= 60
+SOAK_SECONDS ?= 300
 export PYTHON
 
 ifneq ($(PLATFORM),simulation)
@@ -35,13 +38,16 @@ VENV := .venv$(suffix)
 OTHER_VENV := .venv-other$(suffix)
 BENCH_VENV := .venv-bench$(suffix)
 HAS_OTHER := $(word 2,$(PYTHONS))
-# Thousands of verifications in pure Python, which take long and do not depend on XGBoost or the extension.
-ONE_PYTHON_IS_ENOUGH := --ignore=tests/test_attestation_attacks.py --ignore=tests/test_attestation_differential.py
+# What takes long and does not depend on XGBoost or the extension runs with one Python, shared out between the two.
+WITH_THE_FIRST := attestation_attacks attestation_differential server_process cli_attest cli_models cli_predict cli_serve
+WITH_THE_OTHER := console_assembly console_page console_requests console_verifier open_inference mlflow_scoring \
+  arrow_stream openapi large_bodies deployment
+without = $(patsubst %,--ignore=tests/test_%.py,$(1))
 
 sources := pyproject.toml CMakeLists.txt $(shell find cmake common edl enclave host simulation scripts src -type f \
              -not -name '*.pyc')
 
-.PHONY: demo serve client train-model test check cpp-test sanitized-test tsan-test python-test bench fuzz exhaustive clean packages test-packages
+.PHONY: demo serve client train-model load soak test check cpp-test sanitized-test tsan-test python-test bench fuzz exhaustive clean packages test-packages
 
 demo: packages $(VENV)/.installed
 	@$(VENV)/bin/python examples/demo.py --other-image $(VENV)/test_images/rebuilt.signed
@@ -102,15 +108,21 @@ tsan-test: $(VENV)/.installed
 	@scripts/cpp_test.sh tsan $(VENV)
 
 python-test: $(VENV)/.installed $(if $(HAS_OTHER),$(OTHER_VENV)/.installed)
-	@scripts/python_test.sh $(VENV)
 ifneq ($(HAS_OTHER),)
-	@scripts/python_test.sh $(OTHER_VENV) $(ONE_PYTHON_IS_ENOUGH)
+	@scripts/python_tests.sh $(VENV) "$(call without,$(WITH_THE_OTHER))" $(OTHER_VENV) "$(call without,$(WITH_THE_FIRST))"
 else
+	@scripts/python_test.sh $(VENV)
 	@echo "Only one Python >= 3.11 found: the tests ran with that one alone."
 endif
 
 bench: test-packages
 	@scripts/bench.sh $(BENCH_VENV) $(lastword $(PYTHONS)) $(PLATFORM) $(BENCH)
+
+load: test-packages $(VENV)/.installed
+	@$(VENV)/bin/python -m benchmarks.load 9 3 build/load.json
+
+soak: test-packages $(VENV)/.installed
+	@$(VENV)/bin/python -m benchmarks.soak $(SOAK_SECONDS)
 
 fuzz: test-packages $(VENV)/.installed
 	@scripts/fuzz.sh $(VENV) $(FUZZ_SECONDS)

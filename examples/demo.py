@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -107,6 +109,44 @@ def refuse(sealed: str, other_image: str) -> None:
         )
 
 
+@contextmanager
+def server(directory: str) -> Iterator[str]:
+    """The HTTP server in a process of its own; rows in clear are refused, as they are unless one says otherwise."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ,
+        "CONFIDENTIAL_ML_PORT": str(port),
+        "CONFIDENTIAL_ML_MODEL_STORE": f"{directory}/models",
+        "CONFIDENTIAL_ML_UNSAFE__SIMULATION": "true",
+        "CONFIDENTIAL_ML_UNSAFE__ANONYMOUS": '["owner", "client", "metrics"]',
+    }
+    command = [sys.executable, "-W", "ignore", "-m", "confidential_ml.server"]
+    with open(f"{directory}/server.log", "w+") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_for(url, process)
+            print("   " + Path(log.name).read_text().split("\nINFO")[0].replace("\n", "\n   "))
+            yield url
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(300):
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=5):  # noqa: S310 - this machine's own
+                return
+        except OSError:
+            if process.poll() is not None:
+                sys.exit("   The server ended at once. This is a bug, please report it.")
+            time.sleep(0.1)
+    sys.exit("   The server does not answer. This is a bug, please report it.")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--other-image", help="signed image of an enclave that was built differently")
@@ -133,6 +173,12 @@ def main() -> None:
             in_new_process("predict", model, sealed)
         with step(4, "Try what must not work"):
             in_new_process("refuse", sealed, options.other_image)
+        with (
+            step(5, "Start the HTTP server; an owner and a client ask it from another process"),
+            server(directory) as url,
+        ):
+            client = Path(__file__).with_name("attesting_client.py")
+            subprocess.run([sys.executable, "-W", "ignore", str(client), url], check=True)
     banner(platform)
 
 

@@ -30,6 +30,7 @@ if [ "${1:-}" = test ]; then
   need clang-format clang-format
   need clang-tidy clang-tidy
   need valgrind valgrind
+  need wrk wrk
   need node nodejs
   need chromium chromium
   need "$libraries/libgtest.a" libgtest-dev

@@ -8,6 +8,8 @@
 
 #include <openenclave/edger8r/enclave.h>
 #include <openssl/crypto.h>
+#include <sys/types.h>
+#include <unistd.h>
 #include <xmmintrin.h>
 
 #include <atomic>
@@ -71,6 +73,24 @@ struct ThreadState {
   ThreadState(const ThreadState&) = delete;
   ThreadState& operator=(const ThreadState&) = delete;
 };
+
+// libcrypto's own clean-up would also run in a forked child, where a thread of the parent may have left a
+// lock of it held for ever: it hung there at exit().
+class Libcrypto {
+ public:
+  Libcrypto() : process_(getpid()) {
+    OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, nullptr);
+  }
+  ~Libcrypto() {
+    if (getpid() == process_) OPENSSL_cleanup();
+  }
+  Libcrypto(const Libcrypto&) = delete;
+  Libcrypto& operator=(const Libcrypto&) = delete;
+
+ private:
+  const pid_t process_;
+};
+const Libcrypto libcrypto;
 
 oe_result_t call(oe_ecall_func_t function, const uint8_t* input, size_t input_size, uint8_t* output,
                  size_t output_size, size_t* output_written) {

@@ -152,7 +152,7 @@ bool has_trailer(const uint8_t* file, size_t size) {
 
 SignedImage verify_signed_image(const uint8_t* file, size_t size) {
   // The first call, or libcrypto would read the file that OPENSSL_CONF names and load what it lists.
-  require(OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, nullptr) == 1, "start");
+  require(OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, nullptr) == 1, "start");
   if (size > kMaxImageSize) throw ImageRefused(OE_INVALID_IMAGE, "the image is larger than 256 MiB");
   if (!has_trailer(file, size))
     throw ImageRefused(OE_INVALID_IMAGE, "the file is not a signed simulation image");

@@ -20,7 +20,8 @@ import uvicorn
 import xgboost
 from starlette.types import ASGIApp
 
-from confidential_ml.server import Serving, create_app, load_settings
+import confidential_ml as cml
+from confidential_ml.server import create_app, load_settings
 
 MAX_ROWS = 1000
 MAX_BODY = 1 << 20
@@ -113,14 +114,12 @@ def booster_set() -> dict[tuple[str, int], xgboost.Booster]:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     boosters = booster_set()
-    settings = load_settings(
-        model_store=tmp_path_factory.mktemp("server") / "models",
-        limits={"rows": MAX_ROWS, "body_bytes": MAX_BODY},
-        unsafe={"simulation": True, "cleartext_predict": True, "anonymous": ["client", "owner", "metrics"]},
-    )
-    serving = Serving(settings)
+    directory = tmp_path_factory.mktemp("models")
+    for (model_id, version), booster in boosters.items():
+        cml.seal(booster, directory / f"{model_id}-{version}.sealed", model_id=model_id, version=version)
+    unsafe = {"simulation": True, "cleartext_predict": True, "anonymous": ["client", "owner", "metrics"]}
+    limits = {"rows": MAX_ROWS, "body_bytes": MAX_BODY}
+    app = create_app(load_settings(model_store=directory, unsafe=unsafe, limits=limits))
     with asyncio.Runner() as runner:
-        for (model_id, version), booster in boosters.items():
-            runner.run(serving.upload(bytes(booster.save_raw("ubj")), model_id=model_id, version=version))
-        yield Served(create_app(serving=serving), boosters, {}, runner.run)
-    serving.close()
+        yield Served(app, boosters, {}, runner.run)
+    app.state.serving.close()

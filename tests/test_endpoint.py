@@ -472,6 +472,28 @@ def test_a_model_that_could_not_be_kept_is_not_confirmed(
     assert endpoint.handle(REQUEST + provision_to(enclave).message) == TRY_LATER
 
 
+def test_a_model_that_the_store_does_not_take_is_refused_for_good(
+    enclave: ReferenceEnclave, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(sealed: bytes, model_id: str) -> None:
+        raise cml.ModelRefusedError(f"{model_id} belongs to another owner")
+
+    endpoint = ConfidentialEndpoint(enclave, store=refuse)
+    assert endpoint.handle(REQUEST + provision_to(enclave).message) == REFUSED
+    assert "credit belongs to another owner" in caplog.text
+    assert endpoint.handle(EVIDENCE).startswith(OK)
+
+
+def test_evidence_alone_is_that_of_the_messages_until_it_is_forgotten(enclave: ReferenceEnclave) -> None:
+    endpoint = ConfidentialEndpoint(enclave)
+    evidence = endpoint.evidence()
+    assert endpoint.evidence() == evidence
+    assert endpoint.handle(EVIDENCE)[8:] == evidence
+    assert endpoint.evidence(b"nonce") != evidence
+    endpoint.forget_evidence()
+    assert endpoint.evidence() != evidence
+
+
 def test_a_model_that_could_not_be_sealed_is_not_kept(enclave: ReferenceEnclave, tmp_path: Path) -> None:
     endpoint = ConfidentialEndpoint(enclave, store=tmp_path)
     request = provision_to(enclave, flat=b"no flat model")

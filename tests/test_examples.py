@@ -11,6 +11,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from confidential_ml.xgboost_format import read_model
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -53,3 +55,44 @@ def test_quickstart_notebook_runs_and_shows_what_its_text_says(monkeypatch: pyte
     assert "(closed)" in pages[1]
     assert any(text == "[True, True]" for text in texts)
     assert any(text.startswith("array([[0.") for text in texts)
+
+
+def test_the_model_in_the_repository_is_the_one_that_is_trained(tmp_path: Path) -> None:
+    """Another XGBoost may train other bits; its name and about its size are the same."""
+    run("train_iris.py", directory=tmp_path)
+    flat, name = read_model((tmp_path / "iris_model.json").read_bytes())
+    kept, kept_name = read_model((EXAMPLES / "data" / "iris_model.json").read_bytes())
+    assert (name, kept_name) == ("iris-classifier", "iris-classifier")
+    assert len(flat) == pytest.approx(len(kept), rel=0.5)
+
+
+def test_the_smallest_http_server(tmp_path: Path) -> None:
+    run("train_iris.py", directory=tmp_path)
+    run("seal_and_predict.py", directory=tmp_path)
+    code = """
+import asyncio, sys
+import httpx
+sys.argv = ["http_server.py", "iris.sealed"]
+import http_server
+import confidential_ml as cml
+from confidential_ml import simulated_platform
+from confidential_ml.attestation import ANY, AttestationPolicy
+
+async def post(path, **body):
+    transport = httpx.ASGITransport(http_server.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+        return (await client.post(path, **body)).raise_for_status()
+
+told = asyncio.run(post("/predict", json={"features": [5.1, 3.5, 1.4, 0.2]})).json()["predictions"]
+carry = lambda message: asyncio.run(post("/confidential", content=message)).content
+policy = AttestationPolicy(mrenclave=ANY, model_digest=ANY, allow_debug=True)
+remote = cml.RemoteModel(carry, policy, root=simulated_platform.of_this_installation().root)
+assert remote.predict([[5.1, 3.5, 1.4, 0.2]]).tolist() == told
+print(told)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*filter(None, sys.path), str(EXAMPLES)])}
+    command = [sys.executable, "-c", code]
+    shown = subprocess.run(
+        command, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=120, env=environment
+    )
+    assert shown.stdout.splitlines()[-1].startswith("[[0.95")

@@ -822,6 +822,7 @@ import os, sys
 import confidential_ml as cml
 from confidential_ml.owner import sign_model
 enclave = cml.Enclave()
+cml.seal, cml.inspect_sealed  # imported at first use, which nobody may do
 from pathlib import Path
 model = Path(sys.argv[1]).read_bytes()
 directory = sys.argv[2]

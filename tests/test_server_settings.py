@@ -14,7 +14,7 @@ from server_process import TOKENS, UNSAFE, token_hash
 
 from confidential_ml.identity import EnclaveIdentity
 from confidential_ml.server import ServerSettings, SettingsError, load_settings
-from confidential_ml.server.settings import UNSAFE_MEANINGS, check_enclave
+from confidential_ml.server.settings import UNSAFE_MEANINGS, Unsafe, check_enclave
 
 ANONYMOUS = {**UNSAFE, "anonymous": ["owner", "client", "metrics"]}
 ALL_TOKENS = {role: [token_hash(token)] for role, token in TOKENS.items()}
@@ -99,7 +99,14 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         tls={"certificate": tmp_path / "absent.pem"},
         image=tmp_path / "absent.signed",
     )
-    starts = ("port", "policy", "model_store is missing", "tokens.owner.0", "limits.rows", "this installation is a ")
+    starts: tuple[str, ...] = (
+        "port",
+        "policy",
+        "model_store is missing",
+        "tokens.owner.0",
+        "limits.rows",
+        "this installation is a ",
+    )
     starts += ("epoch.grace_seconds", "collateral.file and", "tls.certificate and")
     for start in starts:
         assert any(fault.startswith(start) for fault in found), start
@@ -169,4 +176,7 @@ def test_the_enclave_must_protect_what_the_settings_promise(tmp_path: Path) -> N
     with pytest.raises(SettingsError, match="debug attribute"):
         check_enclave(safe, identity("openenclave", debug=True))
     for name in ("debug", "simulation"):  # the second says the first
-        check_enclave(ServerSettings(model_store=tmp_path, unsafe={name: True}), identity("openenclave", debug=True))
+        check_enclave(
+            ServerSettings(model_store=tmp_path, unsafe=Unsafe.model_validate({name: True})),
+            identity("openenclave", debug=True),
+        )

@@ -171,13 +171,21 @@ def test_a_model_is_synced_with_its_directory_before_it_is_acknowledged(
         events.append("directory" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")
         real_fsync(descriptor)
 
+    def rename(source: Path, target: Path) -> None:
+        events.append("rename")
+        real_rename(source, target)
+
+    def unlink(path: Path) -> None:
+        events.append("unlink")
+        real_unlink(path)
+
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(os, "rename", lambda *paths: (events.append("rename"), real_rename(*paths)))
+    monkeypatch.setattr(os, "rename", rename)
     model = add(store, "credit", 1)
     assert events[0] == "file"
     assert events[-2:] == ["rename", "directory"]
     events.clear()
-    monkeypatch.setattr(os, "unlink", lambda path: (events.append("unlink"), real_unlink(path)))
+    monkeypatch.setattr(os, "unlink", unlink)
     store.remove([model])
     assert events == ["unlink", "directory"]
     store.close()

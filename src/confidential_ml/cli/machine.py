@@ -5,6 +5,7 @@ Sources: Linux, Documentation/arch/x86/sgx.rst and Documentation/ABI/stable/sysf
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import re
@@ -141,14 +142,12 @@ def _device(root: Path, name: str, group: str, meaning: str) -> Finding:
 
 
 def _group(number: int) -> str:
-    if sys.platform == "win32":
-        return str(number)
-    import grp
+    if sys.platform != "win32":
+        import grp
 
-    try:
-        return grp.getgrgid(number).gr_name
-    except KeyError:
-        return str(number)
+        with contextlib.suppress(KeyError):
+            return grp.getgrgid(number).gr_name
+    return str(number)
 
 
 def _epc(root: Path) -> Finding:

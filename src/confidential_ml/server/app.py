@@ -80,11 +80,14 @@ def create_app(settings: ServerSettings | None = None, *, serving: Serving | Non
             epochs.cancel()
             await asyncio.to_thread(served.close)
 
-    descriptions = [description for family in _FAMILIES for description in family.descriptions()]
+    routes = [route for family in _FAMILIES for route in family.routes(served)]
+    paths = {route.path for route in routes}
     document = openapi.document(
-        descriptions, version=confidential_ml.__version__, anonymous=served.settings.unsafe.anonymous
+        [one for family in _FAMILIES for one in family.descriptions() if one.path in paths],
+        version=confidential_ml.__version__,
+        anonymous=served.settings.unsafe.anonymous,
     )
-    routes = [*(route for family in _FAMILIES for route in family.routes(served)), *openapi.routes(document)]
+    routes += openapi.routes(document)
     app = Starlette(
         routes=routes,
         middleware=[Middleware(Front, serving=served, routes=routes, forms=_FORMS)],

@@ -31,12 +31,15 @@ class ConnectionLimits:
         From the first byte of a request to its last; and for the client to take what was written.
     head_bytes, head_lines
         Request line and headers.
+    pipelined
+        Requests that wait for the answers to those before them.
     """
 
     connections: int
     request_seconds: float
     head_bytes: int = 64 << 10
     head_lines: int = 100
+    pipelined: int = 64
 
 
 def protocol_class(limits: ConnectionLimits) -> type[asyncio.Protocol]:
@@ -93,7 +96,11 @@ class _LimitedProtocol(HttpToolsProtocol):
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if len(self.headers) > limits.head_lines or size > limits.head_bytes:
             self._refusal = _head_too_large()
-            raise _HeadTooLargeError
+            raise _RefusedError
+        if len(self.pipeline) >= limits.pipelined:
+            # For uvicorn reads on whenever one is answered, and keeps thousands of small ones for each.
+            self._refusal = HttpError(503, "busy", "too many requests at once on one connection")
+            raise _RefusedError
         self._is_in_head, self._head_bytes = False, 0
         self.scope[LATE] = False  # type: ignore[literal-required]
         super().on_headers_complete()
@@ -181,7 +188,7 @@ class _LimitedProtocol(HttpToolsProtocol):
             self._write_timer = None
 
 
-class _HeadTooLargeError(Exception):
+class _RefusedError(Exception):
     """Stops the parser."""
 
 

@@ -97,7 +97,6 @@ class LiveModels:
         self._mutex = threading.Lock()
         self._versions: dict[str, dict[int, LiveModel]] = {}
         self._current: dict[str, LiveModel] = {}
-        self._by_digest: dict[bytes, LiveModel] = {}
 
     def __len__(self) -> int:
         with self._mutex:
@@ -169,10 +168,6 @@ class LiveModels:
             live.lease_count += 1
         return Lease(live, self._mutex)
 
-    def of_digest(self, digest: bytes) -> LiveModel | None:
-        """A model by its digest, without a lease: to know its size, not to predict with."""
-        return self._by_digest.get(digest)
-
     def close(self) -> None:
         """Retire all."""
         with self._mutex:
@@ -180,7 +175,7 @@ class LiveModels:
         self.retire(models)
 
     def _refresh(self, model_id: str) -> None:
-        """Say anew which version is current, and who has which digest."""
+        """Say anew which version is current."""
         versions = self._versions[model_id]
         if not versions:
             del self._versions[model_id]
@@ -190,6 +185,3 @@ class LiveModels:
             for version, live in versions.items():
                 live.entry = replace(live.entry, current=version == highest)
             self._current[model_id] = versions[highest]
-        self._by_digest = {
-            bytes.fromhex(live.entry.model_digest): live for each in self._versions.values() for live in each.values()
-        }

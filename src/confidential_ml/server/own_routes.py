@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import numpy as np
@@ -41,7 +41,7 @@ class PredictBody(msgspec.Struct, forbid_unknown_fields=True):
     model_id: str | None = None
     version: int | None = None
     output_margin: bool = False
-    iteration_range: tuple[int, int] | None = None
+    iteration_range: Annotated[list[int], msgspec.Meta(min_length=2, max_length=2)] | None = None
 
 
 class _SingleRow(msgspec.Struct, forbid_unknown_fields=True):
@@ -183,7 +183,7 @@ async def _predict_json(serving: Serving, body: bytes) -> Response:
         model_id=asked.model_id,
         version=asked.version,
         output_margin=asked.output_margin,
-        iteration_range=asked.iteration_range,
+        iteration_range=None if asked.iteration_range is None else (asked.iteration_range[0], asked.iteration_range[1]),
     )
     return JsonResponse(await large_bodies.run(values.nbytes, lambda: _written(values, entry, is_one_row=is_one_row)))
 

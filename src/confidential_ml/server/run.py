@@ -20,9 +20,6 @@ from confidential_ml.server.connection import ConnectionLimits, protocol_class
 from confidential_ml.server.serving import Serving
 from confidential_ml.server.settings import ServerSettings, SettingsError
 
-if sys.platform != "win32":
-    import resource
-
 __all__ = ["serve"]
 
 _CONNECTIONS_PER_REQUEST = 16
@@ -159,6 +156,8 @@ def _connections(requests: int) -> int:
     wanted = _CONNECTIONS_PER_REQUEST * requests
     if sys.platform == "win32":
         return wanted
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = wanted + _SPARE_FILES
     if soft != resource.RLIM_INFINITY and soft < enough:

@@ -44,14 +44,11 @@ T = TypeVar("T")
 
 # Rows times nodes that take a fraction of a millisecond: less than handing them to a thread and back is worth.
 _INLINE_WORK = 1 << 19
-_INLINE_MESSAGE = 1 << 16
 _ATTESTATION_THREADS = 2
 _LONGEST_SLEEP, _SLEEP_AFTER_FAILURE = 60.0, 10.0
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 _MESSAGE_HEADER_SIZE = 4
 _KIND = slice(_MESSAGE_HEADER_SIZE + 4, _MESSAGE_HEADER_SIZE + 6)
-_DIGEST = slice(_MESSAGE_HEADER_SIZE + 16, _MESSAGE_HEADER_SIZE + 48)
-_FLOAT32_SIZE = 4
 _logger = logging.getLogger("confidential_ml")
 
 
@@ -242,8 +239,7 @@ class Serving:
             return await self._in_thread(self._attestations, lambda: self.endpoint.handle(message))
         if head.is_provision:
             return await self._in_thread(self._changes, lambda: self.endpoint.handle(message))
-        if self._is_small(message):
-            return self.endpoint.handle(message)
+        # Never in the event loop: the cryptography alone takes longer than handing it to a thread and back.
         return await self._in_thread(self._threads, lambda: self.endpoint.handle(message))
 
     async def evidence(self, nonce: bytes) -> bytes:
@@ -373,16 +369,6 @@ class Serving:
                 self._store.leave_out(stored, "it was changed while it was read")
                 continue
             self._live.add(LiveModel(model, stored))
-
-    def _is_small(self, message: bytes) -> bool:
-        """Whether a request takes less time than handing it to a thread is worth; by what bounds its rows."""
-        if len(message) > _INLINE_MESSAGE:
-            return False
-        live = self._live.of_digest(message[_DIGEST])
-        if live is None:
-            return True
-        most_rows = len(message) // (_FLOAT32_SIZE * live.entry.n_features)
-        return most_rows * live.model.info.n_nodes <= _INLINE_WORK
 
     async def _in_thread(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         try:

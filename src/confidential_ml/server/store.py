@@ -22,9 +22,6 @@ from typing import Literal
 from confidential_ml.errors import ConfidentialMLError, InvalidInputError, ModelRefusedError, SealError
 from confidential_ml.sealed_file import SealedInfo, inspect_sealed
 
-if sys.platform != "win32":
-    import fcntl
-
 __all__ = ["MAX_MODELS", "ModelStore", "RefusalCode", "StagedModel", "StoreRefusalError", "StoredModel"]
 
 MAX_MODELS = 256
@@ -312,6 +309,8 @@ def _locked(path: Path) -> int:
     """A descriptor that holds the lock; the system lets go of it when the process ends, however it does."""
     if sys.platform == "win32":
         raise InvalidInputError("the model store needs a POSIX system, as the enclave does")
+    import fcntl
+
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
