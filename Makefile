@@ -39,7 +39,7 @@ OTHER_VENV := .venv-other$(suffix)
 BENCH_VENV := .venv-bench$(suffix)
 HAS_OTHER := $(word 2,$(PYTHONS))
 # What takes long and does not depend on XGBoost or the extension runs with one Python, shared out between the two.
-WITH_THE_FIRST := attestation_attacks attestation_differential server_process cli_attest cli_models cli_predict cli_serve
+WITH_THE_FIRST := attestation_attacks attestation_differential server_process cli cli_remote cli_predict
 WITH_THE_OTHER := console_assembly console_page console_requests console_verifier open_inference mlflow_scoring \
   arrow_stream openapi large_bodies deployment
 without = $(patsubst %,--ignore=tests/test_%.py,$(1))
