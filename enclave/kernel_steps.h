@@ -341,8 +341,10 @@ void encode_rows(const Plan& plan, const float* rows, size_t row_count, uint8_t*
 
 void add_trees(const Plan& plan, size_t begin, size_t end, const uint8_t* columns, size_t vector_count,
                uint8_t* scratch, float* sums) {
-  for (uint32_t i = 0; i < slot_bytes(plan) / 2 / kLanes; ++i)
-    store(scratch + i * kLanes, broadcast(i / kPair));
+  const auto vectors = static_cast<uint32_t>(slot_bytes(plan) / 2 / kLanes);
+  for (uint32_t i = 0; i < vectors; ++i) {
+    store(scratch + i * kLanes, broadcast(i / uint32_t{kPair}));
+  }
   const Run run{plan, columns, vector_count, scratch, sums};
   for (size_t t = begin; t < end; ++t) add_tree(run, plan.trees[t]);
 }
