@@ -82,7 +82,6 @@ packages:
 
 test-packages:
 	@scripts/find_sdk.sh $(PLATFORM)
-	@scripts/find_sdk.sh $(PLATFORM)
 	@scripts/system_packages.sh test
 
 $(VENV)/.installed: $(sources)
