@@ -90,7 +90,7 @@ class Libcrypto {
  private:
   const pid_t process_;
 };
-const Libcrypto libcrypto;
+const Libcrypto kLibcrypto;
 
 oe_result_t call(oe_ecall_func_t function, const uint8_t* input, size_t input_size, uint8_t* output,
                  size_t output_size, size_t* output_written) {
