@@ -39,9 +39,11 @@ OTHER_VENV := .venv-other$(suffix)
 BENCH_VENV := .venv-bench$(suffix)
 HAS_OTHER := $(word 2,$(PYTHONS))
 # What takes long and does not depend on XGBoost or the extension runs with one Python, shared out between the two.
-WITH_THE_FIRST := attestation_attacks attestation_differential server_process cli cli_remote cli_predict
-WITH_THE_OTHER := console_assembly console_page console_requests console_verifier open_inference mlflow_scoring \
-  arrow_stream openapi large_bodies deployment
+WITH_THE_FIRST := attestation attestation_attacks attestation_differential collateral_service endpoint hpke protocol \
+  relying_party remote
+WITH_THE_OTHER := arrow_stream cli cli_predict cli_remote client console_assembly console_page console_requests \
+  console_verifier deployment edger8r large_bodies mlflow_scoring open_inference openapi server_process server_routes \
+  server_settings server_store
 without = $(patsubst %,--ignore=tests/test_%.py,$(1))
 
 sources := pyproject.toml CMakeLists.txt $(shell find cmake common edl enclave host simulation scripts src -type f \

@@ -172,7 +172,14 @@ def test_who_stops_reading_gets_no_traceback() -> None:
 
 def test_interrupted_is_130_and_one_line() -> None:
     command = [sys.executable, "-m", "confidential_ml.cli", "bench", "--seconds", "30", "--trees", "2", "--depth", "2"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # A shell's background ignores SIGINT, and so would what is started from there.
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         assert process.stderr is not None
         assert "SIMULATION" in process.stderr.readline()
         time.sleep(1)
