@@ -170,7 +170,8 @@ def test_who_stops_reading_gets_no_traceback() -> None:
     assert "BrokenPipe" not in done.stderr
 
 
-def test_interrupted_is_130_and_one_line() -> None:
+@pytest.mark.parametrize("seconds_later", [0, 0.05, 1])  # in turn: loading, importing XGBoost, measuring
+def test_interrupted_is_130_and_one_line(seconds_later: float) -> None:
     command = [sys.executable, "-m", "confidential_ml.cli", "bench", "--seconds", "30", "--trees", "2", "--depth", "2"]
     # A shell's background ignores SIGINT, and so would what is started from there.
     with subprocess.Popen(
@@ -182,11 +183,25 @@ def test_interrupted_is_130_and_one_line() -> None:
     ) as process:
         assert process.stderr is not None
         assert "SIMULATION" in process.stderr.readline()
-        time.sleep(1)
+        time.sleep(seconds_later)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
-        assert process.returncode == 130
         assert err == "confidential-ml: interrupted\n"
+        assert process.returncode == 130
+
+
+def test_interrupted_while_a_text_is_run_is_130_too() -> None:
+    program = """
+import sys
+from confidential_ml.cli import app, main
+def command(*_, **__):
+    exec("raise KeyboardInterrupt")
+app.app = command
+sys.exit(main([]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == "confidential-ml: interrupted\n"
+    assert done.returncode == 130
 
 
 def test_completion_is_offered() -> None:

@@ -86,15 +86,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
             raise
         _say(f"{message()} (see {_command_path(error)} --help)")
         return Exit.USAGE
-    if status == Exit.INTERRUPTED:  # typer ends a command so, and says nothing
-        _say("interrupted")
-    return status
+    return _interrupted() if status == Exit.INTERRUPTED else status  # typer ends a command so, and says nothing
 
 
 def _ended(error: BaseException) -> int:
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
-        _say("interrupted")
-        return Exit.INTERRUPTED
+        return _interrupted()
     if isinstance(error, BrokenPipeError):
         # Whoever read has read enough. Nothing more is written, also not when Python ends.
         sys.stdout = None
@@ -106,6 +103,14 @@ def _ended(error: BaseException) -> int:
         text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else str(error)
         _say(text)
     return status_of(error)
+
+
+def _interrupted() -> int:
+    _say("interrupted")
+    # CPython dies of SIGINT in place of ending with our status if the interrupt came while `exec` ran a text, as
+    # dataclasses do when a module is imported (run_eval_code_obj, pythonrun.c). Running another text takes that back.
+    exec("")  # noqa: S102
+    return Exit.INTERRUPTED
 
 
 def _say(sentence: str) -> None:
