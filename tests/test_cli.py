@@ -190,16 +190,18 @@ def test_interrupted_is_130_and_one_line(seconds_later: float) -> None:
         assert process.returncode == 130
 
 
-def test_interrupted_while_a_text_is_run_is_130_too() -> None:
-    program = """
+def test_interrupted_while_a_text_is_run_is_130_too(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text("""
 import sys
 from confidential_ml.cli import app, main
 def command(*_, **__):
     exec("raise KeyboardInterrupt")
 app.app = command
 sys.exit(main([]))
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+""")
+    # With -m alone Python looks for an earlier interrupt when it ends.
+    command = [sys.executable, "-m", "interrupted"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert done.stderr == "confidential-ml: interrupted\n"
     assert done.returncode == 130
 
