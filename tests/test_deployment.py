@@ -631,7 +631,7 @@ def samples() -> dict[str, set[str]]:
         from confidential_ml.server.metrics import Metrics  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
         pytest.skip(f"needs confidential_ml[server]: {error}")
-    metrics = Metrics(models=lambda: 0.0, requests=lambda: 0.0)
+    metrics = Metrics(models=lambda: 0.0, requests=lambda: 0.0, unsafe=["simulation"])
     metrics.observe("/health", "GET", 200, 0.001)
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(metrics.text().decode()):

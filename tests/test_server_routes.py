@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import json
 import signal
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ pytest.importorskip("starlette")
 import httpx
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from prometheus_client.parser import text_string_to_metric_families
 from server_process import JSON, OCTETS, TOKENS, UNSAFE, bearer, settings_for
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -25,6 +27,7 @@ from starlette.routing import Route
 import confidential_ml as cml
 from confidential_ml import simulated_platform
 from confidential_ml.attestation import ANY, AttestationPolicy, Collateral, attest
+from confidential_ml.attestation.collateral_cache import earliest_expiry
 from confidential_ml.server import Serving, create_app, load_settings
 from confidential_ml.server.errors import HttpError
 from confidential_ml.server.run import _Server
@@ -215,9 +218,30 @@ def test_metrics(ask: Asked) -> None:
         "confidential_ml_attestations_total 1.0",
         "confidential_ml_busy_total 0.0",
         "confidential_ml_requests_in_progress 0.0",
+        'confidential_ml_unsafe{setting="simulation"} 1.0',
+        "confidential_ml_collateral_expiry_timestamp_seconds 0.0",
     ):
         assert line in lines
     assert "passwd" not in answer.text
+
+
+def test_metrics_know_when_collateral_expires(
+    ask_with: Callable[..., Asked], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "collateral.json"
+    found = simulated_platform.of_this_installation().collateral()
+    found.save(file)
+    ask = ask_with(collateral={"file": file})
+    for collateral, expiry in [
+        (found, earliest_expiry(found).timestamp()),
+        (dataclasses.replace(found, tcb_info="no JSON"), 0.0),
+    ]:
+        collateral.save(file)
+        assert Collateral.from_json(ask("GET", "/attestation/collateral", None).text) == collateral
+        families = text_string_to_metric_families(ask("GET", "/metrics", "metrics").text)
+        values = {sample.name: sample.value for family in families for sample in family.samples}
+        assert values["confidential_ml_collateral_expiry_timestamp_seconds"] == expiry
+    assert "clients will refuse it" in caplog.text
 
 
 # ---- models ---------------------------------------------------------------------------------------------------------

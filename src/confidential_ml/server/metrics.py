@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
@@ -19,7 +19,9 @@ _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 class Metrics:
     """Counts what the server does. Safe to use from any number of threads."""
 
-    def __init__(self, *, models: Callable[[], float], requests: Callable[[], float]) -> None:
+    def __init__(
+        self, *, models: Callable[[], float], requests: Callable[[], float], unsafe: Iterable[str] = ()
+    ) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "confidential_ml_requests",
@@ -50,6 +52,19 @@ class Metrics:
         Gauge(
             "confidential_ml_requests_in_progress", "Requests that are being handled", registry=self._registry
         ).set_function(requests)
+        self.collateral_expiry = Gauge(
+            "confidential_ml_collateral_expiry_timestamp_seconds",
+            "When the first part of the collateral that was last handed out expires, Unix time; 0 if none was",
+            registry=self._registry,
+        )
+        in_force = Gauge(
+            "confidential_ml_unsafe",
+            "1 for every unsafe setting in force",
+            ["setting"],
+            registry=self._registry,
+        )
+        for setting in unsafe:
+            in_force.labels(setting).set(1)
         # Finding the child of a metric costs more than counting with it.
         self._children = functools.lru_cache(maxsize=1024)(self._make_children)
 

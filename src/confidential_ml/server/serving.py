@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from confidential_ml.arguments import checked_model_id
 from confidential_ml.attestation import Collateral
 from confidential_ml.attestation.claims import parse_claims
+from confidential_ml.attestation.collateral_cache import earliest_expiry
 from confidential_ml.attestation.quote import parse_evidence
 from confidential_ml.enclave import Enclave
 from confidential_ml.endpoint import ConfidentialEndpoint
@@ -105,13 +106,18 @@ class Serving:
             raise
         self._live = LiveModels()
         self.admission = Admission(limits.requests, max(limits.requests * limits.body_bytes, 2 * limits.model_bytes))
-        self.metrics = Metrics(models=lambda: len(self._live), requests=lambda: self.admission.requests)
+        self.metrics = Metrics(
+            models=lambda: len(self._live),
+            requests=lambda: self.admission.requests,
+            unsafe=settings.unsafe.in_force(),
+        )
         self.is_ending = False
         self._threads = ThreadPoolExecutor((os.cpu_count() or 1) + 2, thread_name_prefix="confidential_ml-work")
         self._changes = ThreadPoolExecutor(1, thread_name_prefix="confidential_ml-changes")
         self._attestations = ThreadPoolExecutor(_ATTESTATION_THREADS, thread_name_prefix="confidential_ml-attestation")
         self._load_all()
-        self._collateral = collateral_source(settings, self.enclave)
+        source = collateral_source(settings, self.enclave)
+        self._collateral = None if source is None else _observed(source, self.metrics)
         self.endpoint = ConfidentialEndpoint(
             self.enclave,
             collateral=self._collateral,
@@ -388,3 +394,22 @@ class Serving:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+def _observed(source: Callable[[], Collateral], metrics: Metrics) -> Callable[[], Collateral]:
+    """The same source; it tells the metrics when other collateral is handed out."""
+    last: Collateral | None = None
+
+    def collateral() -> Collateral:
+        nonlocal last
+        found = source()
+        if found is not last:
+            last = found
+            try:
+                metrics.collateral_expiry.set(earliest_expiry(found).timestamp())
+            except (ConfidentialMLError, ValueError) as error:
+                metrics.collateral_expiry.set(0)
+                _logger.warning("the collateral cannot be read, clients will refuse it: %s", error)
+        return found
+
+    return collateral
