@@ -98,7 +98,7 @@ check: test-packages $(VENV)/.installed
 	@scripts/check.sh $(VENV) build/$(PLATFORM)-$$($(VENV)/bin/python -c 'import sys; print(sys.implementation.cache_tag)')
 
 cpp-test: $(VENV)/.installed
-	@scripts/cpp_test.sh simulation $(VENV)
+	@scripts/cpp_test.sh simulation $(VENV) -DCONFIDENTIAL_ML_PYTHON=OFF
 	@scripts/oblivious_test.sh $(VENV)
 
 sanitized-test: $(VENV)/.installed
