@@ -10,7 +10,7 @@ import re
 import struct
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -548,6 +548,49 @@ def test_broken_linear_models_are_refused() -> None:
 )
 def test_bad_json_is_refused(data: bytes, message: str) -> None:
     refused(data, message)
+
+
+# Objects with names of the user's own, and those that no prediction uses.
+FREE = re.compile(r"\.attributes$|\.objective\.\w+$|\.cats\b")
+
+
+def objects_in(value: Any, path: str = "") -> Iterator[tuple[str, Document]]:
+    if isinstance(value, dict):
+        yield path, value
+        for name, member in value.items():
+            yield from objects_in(member, f"{path}.{name}")
+    elif isinstance(value, list):
+        for position, member in enumerate(value[:2]):
+            yield from objects_in(member, f"{path}[{position}]")
+
+
+@pytest.mark.parametrize(
+    "name", ["xgb-1.7.6.dart.json", "xgb-3.0.5.linear.json", "xgb-3.4.1.dart.json", "xgb-3.4.1.vectorleaf.json"]
+)
+def test_unknown_members_are_refused_by_name(name: str) -> None:
+    whole = document(name)
+    before = flat(as_json(whole))
+    checked = 0
+    for path, found in objects_in(whole):
+        found["linear_leaf"] = "7"
+        if FREE.search(path):
+            assert flat(as_json(whole)) == before
+        else:
+            refused(whole, "unknown member 'linear_leaf'")
+            checked += 1
+        del found["linear_leaf"]
+    assert checked >= 6
+
+
+def test_unknown_types_of_features_are_refused() -> None:
+    value = document("xgb-3.4.1.reg.json")
+    n_features = int(value["learner"]["learner_model_param"]["num_feature"])
+    value["learner"]["feature_types"] = ["float", "int", "i", "q", "c", "float"][:n_features]
+    flat(as_json(value))
+    value["learner"]["feature_types"][1] = "wow"
+    refused(value, r"feature_types\[1\]: 'wow' is none of c, float, i, int, q")
+    value["learner"]["feature_types"] = "float"
+    refused(value, "feature_types: expected an array of strings, found a string")
 
 
 def test_nan_in_old_files_of_categorical_splits_and_in_statistics() -> None:

@@ -38,6 +38,7 @@ from confidential_ml.xgboost_document import (
     object_in,
     string_in,
 )
+from confidential_ml.xgboost_members import check_members
 from confidential_ml.xgboost_trees import STATISTICS, Trees
 
 __all__ = ["MAX_DOCUMENT_SIZE", "read_model", "to_flat_model"]
@@ -230,6 +231,7 @@ def _flatten(document: Document) -> bytes:
     if "learner" not in root and "Model" in root and "Config" in root:
         _refuse_snapshot()
     _check_version(root)
+    check_members(root)
     learner = object_in(root, "learner", "model")
     parameters = object_in(learner, "learner_model_param", "learner")
     n_features = count_in(parameters, "num_feature", "learner_model_param")
