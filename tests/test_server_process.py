@@ -445,3 +445,29 @@ def test_tls(tmp_path: Path) -> None:
         old.maximum_version = ssl.TLSVersion.TLSv1_2
         with server.client(verify=old) as client:
             assert client.get("/health").status_code == 200
+
+
+def test_tls_handshakes_that_never_end_are_few_and_short(tmp_path: Path) -> None:
+    """Who connects and says nothing takes neither all files of the server nor its time."""
+    tls = certificate(tmp_path)
+    limits = {"request_seconds": REQUEST_SECONDS, "requests": 2}
+    with (
+        server_process(settings_for(tmp_path / "store", host="localhost", tls=tls, limits=limits)) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        context = ssl.create_default_context(cafile=tls["certificate"])
+        with server.client(verify=context) as client:
+            assert client.get("/health").status_code == 200
+            start = time.monotonic()
+            crowd = [stack.enter_context(connected(server)) for _ in range(100)]
+            # One that has shaken hands is answered all the time.
+            assert client.get("/health").status_code == 200
+            early = sum(received(connection) == b"" for connection in crowd[40:])
+            assert early == 60
+            assert time.monotonic() - start < REQUEST_SECONDS * 0.9  # 16 for each request; the rest was sent away
+            assert all(received(connection) == b"" for connection in crowd)
+            assert time.monotonic() - start < REQUEST_SECONDS + 5
+        with server.client(verify=context) as client:
+            assert client.get("/health").status_code == 200
+        stack.enter_context(connected(server))  # a handshake under way does not hold up the end
+        assert server.stop() == 0

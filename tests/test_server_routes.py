@@ -27,6 +27,7 @@ import confidential_ml as cml
 from confidential_ml import simulated_platform
 from confidential_ml.attestation import ANY, AttestationPolicy, Collateral, attest
 from confidential_ml.server import Serving, create_app, load_settings
+from confidential_ml.server.connection import ConnectionLimits
 from confidential_ml.server.errors import HttpError
 from confidential_ml.server.run import _Server
 
@@ -134,7 +135,7 @@ def test_health(ask: Asked) -> None:
 
 
 def test_from_the_signal_on_nothing_new_is_taken(ask: Asked) -> None:
-    server = _Server(uvicorn.Config(ask.app), ask.serving)
+    server = _Server(uvicorn.Config(ask.app), ask.serving, ConnectionLimits(1, 1.0))
     server.handle_exit(signal.SIGTERM, None)
     assert server.should_exit
     assert error_of(ask("GET", "/models")) == (503, "shutting_down")
