@@ -177,6 +177,23 @@ def test_predictions_never_replace_their_rows(run: Run, sealed: Callable[[str], 
     assert path.read_bytes() == content
 
 
+def test_only_regular_files_are_replaced(run: Run, sealed: Callable[[str], Path], tmp_path: Path) -> None:
+    """Not what might be a device, which root could replace; and a link stays one."""
+    rows = write_rows(tmp_path / "rows.npy", X)
+    os.mkfifo(tmp_path / "pipe.npy")
+    (tmp_path / "to_pipe.npy").symlink_to("pipe.npy")
+    (tmp_path / "directory.npy").mkdir()
+    for name in ("pipe.npy", "to_pipe.npy", "directory.npy"):
+        done = run("predict", sealed("reg"), rows, tmp_path / name)
+        assert (done.status, "no regular file" in done.err) == (2, True), name
+    assert (tmp_path / "pipe.npy").is_fifo()
+    (tmp_path / "link.npy").symlink_to("found.npy")
+    assert run("predict", sealed("reg"), rows, tmp_path / "link.npy").status == 0
+    assert (tmp_path / "link.npy").is_symlink()
+    assert np.load(tmp_path / "found.npy").shape == (len(X),)
+    assert not list(tmp_path.glob(".confidential_ml-*"))
+
+
 def test_integers_with_nulls_are_rounded_once(tmp_path: Path) -> None:
     large = (1 << 60) + (1 << 36) + 1  # float64 would make it the middle between two float32
     table = pa.table([pa.array([large, None]), pa.array([True, None]), pa.array([1.5, None])], names=["a", "b", "c"])
@@ -225,6 +242,8 @@ def test_npy_that_lies(run: Run, sealed: Callable[[str], Path], tmp_path: Path) 
     for array in (np.zeros((2, 3, 4)), np.array([["a"]]), np.array([[1j]]), np.array(1.0)):
         np.save(tmp_path / "rows.npy", array)
         assert run("predict", sealed("reg"), tmp_path / "rows.npy", tmp_path / "p.npy").status == 2
+    (tmp_path / "rows.npy").write_bytes(b"\x93NUMPY\1\0\x10\0" + b"(" * 16)
+    assert run("predict", sealed("reg"), tmp_path / "rows.npy", tmp_path / "p.npy").status == 2
     np.save(tmp_path / "rows.npy", np.array([[object()]]), allow_pickle=True)
     assert run("predict", sealed("reg"), tmp_path / "rows.npy", tmp_path / "p.npy").status == 2
     np.save(tmp_path / "rows.npy", X)

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import os
 import re
+import tokenize
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -300,7 +301,7 @@ def _npy_header(path: Path, file: Any) -> tuple[tuple[int, ...], bool, np.dtype[
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, is_fortran, dtype = read(file)
-    except ValueError:
+    except (ValueError, SyntaxError, tokenize.TokenError):  # NumPy reads the header as Python's tokens
         raise InvalidInputError(f"{path} is no NPY file") from None
     if dtype.kind not in _NUMBER_KINDS or dtype.hasobject or len(shape) not in (1, 2):
         raise InvalidInputError(f"{path} holds {len(shape)} dimensions of {dtype}; rows are 2 dimensions of numbers")
