@@ -154,6 +154,57 @@ def test_csv_as_people_write_it(run: Run, sealed: Callable[[str], Path], tmp_pat
     assert np.load(tmp_path / "p.npy").shape == (2,)
 
 
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_a_pipe_of_csv_loses_no_row(sealed: Callable[[str], Path], tmp_path: Path, line_end: str) -> None:
+    """More than any buffer holds, with and without a header, as `cat rows.csv | confidential-ml predict ...`."""
+    rows = np.tile(X, (40, 1))
+    text = line_end.join(",".join("" if np.isnan(v) else repr(float(v)) for v in row) for row in rows) + line_end
+    for header, options in ((",".join(NAMES) + line_end, []), ("", ["--no-header"])):
+        command = [sys.executable, "-m", "confidential_ml.cli", "predict", str(sealed("reg")), "/dev/stdin"]
+        command += [str(tmp_path / "p.npy"), "--input-format", "csv", *options]
+        subprocess.run(command, input=(header + text).encode(), check=True, capture_output=True)
+        with cml.ConfidentialModel.load_sealed(sealed("reg")) as model:
+            assert np.load(tmp_path / "p.npy").tobytes() == model.predict(rows).tobytes()
+
+
+def test_predictions_never_replace_their_rows(run: Run, sealed: Callable[[str], Path], tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows.csv", X)
+    content = path.read_bytes()
+    (tmp_path / "link.csv").symlink_to(path)
+    for found in (path, tmp_path / "link.csv", tmp_path / ".." / tmp_path.name / "rows.csv"):
+        done = run("predict", sealed("reg"), path, found)
+        assert (done.status, "name another" in done.err) == (2, True)
+    assert path.read_bytes() == content
+
+
+def test_only_regular_files_are_replaced(run: Run, sealed: Callable[[str], Path], tmp_path: Path) -> None:
+    """Not what might be a device, which root could replace; and a link stays one."""
+    rows = write_rows(tmp_path / "rows.npy", X)
+    os.mkfifo(tmp_path / "pipe.npy")
+    (tmp_path / "to_pipe.npy").symlink_to("pipe.npy")
+    (tmp_path / "directory.npy").mkdir()
+    for name in ("pipe.npy", "to_pipe.npy", "directory.npy"):
+        done = run("predict", sealed("reg"), rows, tmp_path / name)
+        assert (done.status, "no regular file" in done.err) == (2, True), name
+    assert (tmp_path / "pipe.npy").is_fifo()
+    (tmp_path / "link.npy").symlink_to("found.npy")
+    assert run("predict", sealed("reg"), rows, tmp_path / "link.npy").status == 0
+    assert (tmp_path / "link.npy").is_symlink()
+    assert np.load(tmp_path / "found.npy").shape == (len(X),)
+    assert not list(tmp_path.glob(".confidential_ml-*"))
+
+
+def test_integers_with_nulls_are_rounded_once(tmp_path: Path) -> None:
+    large = (1 << 60) + (1 << 36) + 1  # float64 would make it the middle between two float32
+    table = pa.table([pa.array([large, None]), pa.array([True, None]), pa.array([1.5, None])], names=["a", "b", "c"])
+    pq.write_table(table, tmp_path / "rows.parquet")
+    rows = row_reader.read_all(tmp_path / "rows.parquet")
+    once = np.array([large], np.int64).astype(np.float32)[0]
+    assert rows[0].tolist() == [once, 1.0, 1.5]
+    assert once != np.float32(np.float64(large))
+    assert np.isnan(rows[1]).all()
+
+
 SECRET = "s3cret"
 
 
@@ -191,6 +242,8 @@ def test_npy_that_lies(run: Run, sealed: Callable[[str], Path], tmp_path: Path) 
     for array in (np.zeros((2, 3, 4)), np.array([["a"]]), np.array([[1j]]), np.array(1.0)):
         np.save(tmp_path / "rows.npy", array)
         assert run("predict", sealed("reg"), tmp_path / "rows.npy", tmp_path / "p.npy").status == 2
+    (tmp_path / "rows.npy").write_bytes(b"\x93NUMPY\1\0\x10\0" + b"(" * 16)
+    assert run("predict", sealed("reg"), tmp_path / "rows.npy", tmp_path / "p.npy").status == 2
     np.save(tmp_path / "rows.npy", np.array([[object()]]), allow_pickle=True)
     assert run("predict", sealed("reg"), tmp_path / "rows.npy", tmp_path / "p.npy").status == 2
     np.save(tmp_path / "rows.npy", X)

@@ -257,7 +257,17 @@ def test_predict_with_receipts(server: Server, provisioned: Done, run: Run, tmp_
     assert (done.status, "of other predictions" in done.err) == (1, True)
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"format": 1}', '{"format": "confidential_ml receipt 1"}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{}",
+        "[1]",
+        '{"format": 1}',
+        '{"format": "confidential_ml receipt 1"}',
+        '{"format": "confidential_ml receipt 1", "rows": [1e999, 1]}',
+    ],
+)
 def test_what_is_no_receipt(run: Run, tmp_path: Path, content: str) -> None:
     (tmp_path / "receipt").write_text(content)
     done = run("verify-receipt", tmp_path / "receipt")

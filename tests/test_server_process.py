@@ -205,6 +205,8 @@ def test_a_client_that_takes_no_answers_is_cut_off(server: ServerProcess) -> Non
         (b"GET /health HTTP/1.1\r\n" + b"X: y\r\n" * 101 + b"\r\n", b"431"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"400"),
         (b"GET /health HTTP/9.9\r\n\r\n", b"400"),
+        (b"GET /health HTTP/2.0\r\n\r\n", b"400"),
+        (b"GET /health\r\n\r\n", b"400"),
         (b"GET /health HTTP/1.1\r\nContent-Length: -1\r\n\r\n", b"400"),
         (b"POST /model/predict HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", b"400"),
         (b"POST /model/predict HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", b"400"),
@@ -228,6 +230,73 @@ def test_a_hundred_headers_are_taken(server: ServerProcess) -> None:
     with connected(server) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nConnection: close\r\n" + b"X: y\r\n" * 99 + b"\r\n")
         assert received(connection).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    "rest", [b"0\r\n" + b"X: y\r\n" * 50_000, b"0\r\nX: " + b"y" * 300_000, b"1;" + b"y" * 300_000]
+)
+@pytest.mark.parametrize("role", ["client", "owner"])
+def test_trailers_and_chunk_extensions_are_as_short_as_heads(server: ServerProcess, rest: bytes, role: str) -> None:
+    """Of a request that is read, and of one that was refused and is thrown away."""
+    path = {"client": "/model/predict", "owner": "/nothing"}[role]
+    with connected(server) as connection:
+        connection.sendall(head(path=path, role=role, Transfer_Encoding="chunked") + b"2\r\n{}\r\n")
+        start = time.monotonic()
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            for begin in range(0, len(rest), 4096):
+                connection.sendall(rest[begin : begin + 4096])
+        answer = received(connection)
+        # Not when the time for the request is over, which was time enough to fill the memory.
+        assert time.monotonic() - start < REQUEST_SECONDS
+    assert answer[9:12] in ({"client": b"431", "owner": b"404"}[role], b"")  # empty: it was reset
+    assert is_answering(server)
+
+
+def test_a_trailer_is_no_header(server: ServerProcess) -> None:
+    """Not even of a request that comes in one piece."""
+    plain = b"POST /model/predict HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+    body = b"%x\r\n%b\r\n0\r\n" % (len(ROW), ROW)
+    authorization = f"Authorization: Bearer {TOKENS['client']}\r\n".encode()
+    for head_lines, trailers, status in ((authorization, b"X: y\r\n", b"200"), (b"", authorization, b"401")):
+        with connected(server) as connection:
+            connection.sendall(plain + head_lines + b"\r\n" + body + trailers + b"\r\n")
+            assert connection.recv(4096).split(b" ")[1] == status
+
+
+def test_a_broken_body_is_told(server: ServerProcess) -> None:
+    broken = head(Transfer_Encoding="chunked") + b"zz\r\n"
+    with connected(server) as connection:
+        connection.sendall(head(Content_Length=len(ROW)) + ROW + broken)
+        answer = received(connection)
+    assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:] if part[:3].isdigit()] == [b"200", b"400"]
+    assert b"confidential-ml-error: body_malformed" in answer
+    # One who has an answer already gets no second one, which would be taken for that of another request.
+    with connected(server) as connection:
+        connection.sendall(head(role="metrics", Transfer_Encoding="chunked") + b"2\r\n{}\r\n")
+        answer = connection.recv(4096)
+        connection.sendall(b"zz\r\n")
+        answer += received(connection)
+    assert answer.startswith(b"HTTP/1.1 403")
+    assert answer.count(b"HTTP/1.1") == 1
+    with connected(server) as connection:
+        connection.sendall(head("GET", "/health", Transfer_Encoding="chunked") + b"zz\r\n")
+        assert received(connection).count(b"HTTP/1.1") == 1
+    assert is_answering(server)
+
+
+def test_an_upgrade_is_passed_over_or_refused_but_never_loses_a_body(server: ServerProcess) -> None:
+    """As Java's client asks for HTTP/2 of itself."""
+    upgrade = {"Connection": "Upgrade", "Upgrade": "h2c"}
+    with connected(server) as connection:
+        connection.sendall(head("GET", "/health", **upgrade))
+        first = connection.recv(4096)
+        connection.sendall(head("GET", "/health", Connection="close"))
+        assert (first + received(connection)).count(b"HTTP/1.1 200") == 2
+    with connected(server) as connection:
+        connection.sendall(head(Content_Length=len(ROW), **upgrade) + ROW)
+        answer = received(connection)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"send no Upgrade" in answer
 
 
 def test_bodies_that_are_too_large_are_refused_before_they_are_sent(server: ServerProcess) -> None:
@@ -376,3 +445,29 @@ def test_tls(tmp_path: Path) -> None:
         old.maximum_version = ssl.TLSVersion.TLSv1_2
         with server.client(verify=old) as client:
             assert client.get("/health").status_code == 200
+
+
+def test_tls_handshakes_that_never_end_are_few_and_short(tmp_path: Path) -> None:
+    """Who connects and says nothing takes neither all files of the server nor its time."""
+    tls = certificate(tmp_path)
+    limits = {"request_seconds": REQUEST_SECONDS, "requests": 2}
+    with (
+        server_process(settings_for(tmp_path / "store", host="localhost", tls=tls, limits=limits)) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        context = ssl.create_default_context(cafile=tls["certificate"])
+        with server.client(verify=context) as client:
+            assert client.get("/health").status_code == 200
+            start = time.monotonic()
+            crowd = [stack.enter_context(connected(server)) for _ in range(100)]
+            # One that has shaken hands is answered all the time.
+            assert client.get("/health").status_code == 200
+            early = sum(received(connection) == b"" for connection in crowd[40:])
+            assert early == 60
+            assert time.monotonic() - start < REQUEST_SECONDS * 0.9  # 16 for each request; the rest was sent away
+            assert all(received(connection) == b"" for connection in crowd)
+            assert time.monotonic() - start < REQUEST_SECONDS + 5
+        with server.client(verify=context) as client:
+            assert client.get("/health").status_code == 200
+        stack.enter_context(connected(server))  # a handshake under way does not hold up the end
+        assert server.stop() == 0

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
+import io
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from confidential_ml import simulated_platform
 from confidential_ml.attestation import ANY, AttestationPolicy, Collateral, attest
 from confidential_ml.attestation.collateral_cache import earliest_expiry
 from confidential_ml.server import Serving, create_app, load_settings
+from confidential_ml.server.connection import ConnectionLimits
 from confidential_ml.server.errors import HttpError
 from confidential_ml.server.run import _Server
 
@@ -136,7 +138,7 @@ def test_health(ask: Asked) -> None:
 
 
 def test_from_the_signal_on_nothing_new_is_taken(ask: Asked) -> None:
-    server = _Server(uvicorn.Config(ask.app), ask.serving)
+    server = _Server(uvicorn.Config(ask.app), ask.serving, ConnectionLimits(1, 1.0))
     server.handle_exit(signal.SIGTERM, None)
     assert server.should_exit
     assert error_of(ask("GET", "/models")) == (503, "shutting_down")
@@ -622,9 +624,14 @@ def test_a_full_store(ask_with: Callable[..., Asked], monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(ask.serving._store, "_max_models", 2)
     monkeypatch.setattr("confidential_ml.model.write_sealed", full)
+    monkeypatch.setattr("confidential_ml.server.serving.write_sealed", full)
     refused = ask.upload(model_id="n")
     assert error_of(refused) == (507, "store_full")
     assert "store-0" not in refused.text
+    # Nor is a provisioned one to be sent again and again to a disk that stays full.
+    with pytest.raises(cml.RemoteError, match="no room") as raised:
+        ask.remote("owner").provision(REGRESSION, model_id="n")
+    assert not isinstance(raised.value, cml.RemoteBusyError)
 
 
 def test_a_defect_tells_its_number_and_nothing_else(ask: Asked, caplog: pytest.LogCaptureFixture) -> None:
@@ -741,3 +748,61 @@ def test_a_leased_model_stays_usable_though_it_is_deleted(ask: Asked) -> None:
         with pytest.raises(HttpError), ask.serving.lease("m", None):
             pass
     assert not live.model.is_open
+
+
+def _arrow_rows() -> bytes:
+    pa = pytest.importorskip("pyarrow")
+    batch = pa.record_batch([pa.array(column) for column in ROWS.T], names=[f"f{index}" for index in range(6)])
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue()
+
+
+def _tensor() -> bytes:
+    data = [None if value != value else value for value in ROWS.ravel().tolist()]
+    return json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": list(ROWS.shape), "data": data}]}).encode()
+
+
+@pytest.mark.parametrize("moment", ["while the body comes", "while the body is read"])
+@pytest.mark.parametrize(
+    ("path", "media_type", "make"),
+    [
+        ("/v2/models/m/infer", "application/json", _tensor),
+        ("/model/predict", "application/vnd.apache.arrow.stream", _arrow_rows),
+        ("/invocations", "application/vnd.apache.arrow.stream", _arrow_rows),
+        ("/invocations", "text/csv", lambda: b"a,b,c,d,e,f\n1,2,3,4,5,6\n"),
+        ("/model/predict", "application/json", lambda: b'{"features": [[1, 2, 3, 4, 5, 6]]}'),
+    ],
+)
+def test_a_swap_in_the_middle_of_a_request_fails_none_that_names_no_version(
+    ask: Asked,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    media_type: str,
+    make: Callable[[], bytes],
+    moment: str,
+) -> None:
+    ask.upload(model_id="m")
+    body = make()
+    swaps: list[int] = []
+
+    async def swap(now: str) -> None:
+        if now == moment and not swaps:
+            swaps.append((await ask.serving.upload(REGRESSION, model_id="m")).version)
+            await ask.serving.delete("m", 1)
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield body[:50]
+        await swap("while the body comes")
+        yield body[50:]
+
+    async def run(_: int, work: Callable[[], Any]) -> Any:
+        done = work()
+        await swap("while the body is read")
+        return done
+
+    monkeypatch.setattr("confidential_ml.server.large_bodies.run", run)
+    answer = ask("POST", path, "client", content=parts(), headers={"Content-Type": media_type})
+    assert (answer.status_code, swaps) == (200, [2]), answer.text
+    assert [model["version"] for model in ask("GET", "/models").json()["models"]] == [2]

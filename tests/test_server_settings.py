@@ -80,6 +80,9 @@ def test_unknown_names_are_refused_everywhere(tmp_path: Path, monkeypatch: pytes
     for name in ("CONFIDENTIAL_ML_HOTS", "prot", "limits.row", "tls.cert", "consol"):
         assert any(name in fault and "is no setting" in fault for fault in found), name
     assert len(found) == 5
+    for name in ("PORT__TCP", "UNSAFE__ANONYMOUS__0"):
+        monkeypatch.setenv(f"CONFIDENTIAL_ML_{name}", "1")
+        assert any(f"CONFIDENTIAL_ML_{name} is no setting" in fault for fault in faults(**good(tmp_path)))
 
 
 def test_the_variables_of_others_are_no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +137,14 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         ({"allowed_origins": ["https://example.org/page"]}, "never *"),
         ({"limits": {"request_seconds": float("nan")}}, "limits.request_seconds"),
         ({"limits": {"provisioned_models": 257}}, "limits.provisioned_models"),
+        ({"limits": {"rows": True}}, "limits.rows: must be a number"),
+        ({"limits": {"request_seconds": True}}, "limits.request_seconds: must be a number"),
+        ({"port": True}, "port: must be a number"),
+        ({"model_store": ""}, "model_store: is empty"),
+        ({"model_store": "a\0b"}, "model_store: it cannot be the path"),
+        ({"model_store": "a" * 300}, "model_store: it cannot be the path"),
+        ({"image": ""}, "image: is empty"),
+        ({"tokens": {"owner": [token_hash("")]}}, "tokens.owner.0: this is the SHA-256 of no token"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, changes: dict[str, Any], problem: str) -> None:
@@ -157,8 +168,9 @@ def test_what_is_taken(tmp_path: Path, changes: dict[str, Any]) -> None:
 def test_files_and_environment_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "server.toml"
     assert "cannot be read" in faults(config=config, **good(tmp_path))[0]
-    config.write_text("port = = 1")
-    assert "is not TOML" in faults(config=config, **good(tmp_path))[0]
+    for content in (b"port = = 1", b"a = " + b"[" * 100_000, b"port = " + b"9" * 10_000, b"\xff"):
+        config.write_bytes(content)
+        assert "is not TOML" in faults(config=config, **good(tmp_path))[0]
     config.write_text("")
     monkeypatch.setenv("CONFIDENTIAL_ML_ALLOWED_ORIGINS", "null, https://example.org")
     assert "lists are written as JSON" in faults(config=config, **good(tmp_path))[0]

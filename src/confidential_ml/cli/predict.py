@@ -72,6 +72,8 @@ def predict(
 
     taken = row_reader.format_of(rows, input_format)
     given = row_reader.format_of(predictions, output_format)
+    if predictions.exists() and rows.exists() and predictions.samefile(rows):
+        raise UsageError(f"{predictions} is the file of rows, which the predictions would replace; name another")
     choice = {"output_margin": output_margin, "iteration_range": _rounds(rounds), "missing": missing}
     names = None if columns is None else columns.split(",")
     remote = {

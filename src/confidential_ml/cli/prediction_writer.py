@@ -11,6 +11,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from confidential_ml.cli.exit_status import UsageError
+from confidential_ml.regular_file import replaceable
 from confidential_ml.rows import FloatArray
 
 __all__ = ["Write", "open_predictions"]
@@ -23,14 +25,21 @@ Write = Callable[[FloatArray], None]
 def open_predictions(path: Path, file_format: str, n_columns: int) -> Iterator[Write]:
     """Open a file for predictions of `n_columns` each; without success the file stays as it was.
 
+    A symbolic link stays one. What is no regular file is refused: as root a device would be replaced, too.
+
     The file is readable to its owner alone (mode 0600): predictions are what everything else keeps secret.
 
     Raises
     ------
+    UsageError
+        If there is something that is no regular file.
     OSError
         If it cannot be written.
     """
-    temporary = path.parent / f".confidential_ml-{secrets.token_hex(8)}.tmp"
+    target = Path(replaceable(os.fspath(path)))
+    if os.path.lexists(target) and not target.is_file():
+        raise UsageError(f"{path} is no regular file, so no predictions can take its place; give the path of one")
+    temporary = target.parent / f".confidential_ml-{secrets.token_hex(8)}.tmp"
     opened = {"csv": _csv, "parquet": _parquet, "npy": _npy}[file_format]
     try:
         with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
@@ -38,7 +47,7 @@ def open_predictions(path: Path, file_format: str, n_columns: int) -> Iterator[W
                 yield write
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()

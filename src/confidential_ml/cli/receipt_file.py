@@ -78,7 +78,7 @@ class ReceiptFile:
                 Collateral.from_json(json.dumps(document["collateral"])),
             )
             return cls(_bytes(document["receipt"]), evidence, collateral, blind, begin_end)
-        except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+        except (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError):
             raise ReceiptError(f"{where} is no receipt that this command wrote, or is damaged") from None
 
 

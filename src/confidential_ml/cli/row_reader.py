@@ -6,6 +6,7 @@ import contextlib
 import csv
 import os
 import re
+import tokenize
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,7 +140,9 @@ def _csv(path: Path, file: Any, columns: list[str] | None, has_header: bool, bat
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
-    names = _first_line(path)
+    # Kept and handed on: of a pipe nothing can be read twice.
+    beginning = file.readline(_LONGEST_HEADER)
+    names = _first_line(path, beginning)
     if not names:
         raise InvalidInputError(f"{path} is empty, or its first line is")
     if has_header and names and all(_is_number(name) for name in names):
@@ -154,7 +157,7 @@ def _csv(path: Path, file: Any, columns: list[str] | None, has_header: bool, bat
         null_values=_MISSING,
         include_columns=[str(number) for number in wanted],
     )
-    counted = _Counted(file)
+    counted = _Counted(file, beginning)
     reader = arrow_csv.open_csv(
         pa.PythonFile(counted, mode="r"),
         read_options=arrow_csv.ReadOptions(
@@ -167,15 +170,17 @@ def _csv(path: Path, file: Any, columns: list[str] | None, has_header: bool, bat
 
 
 class _Counted:
-    """A file that counts what is read."""
+    """A file that counts what is read, with the beginning that was read from it already."""
 
-    def __init__(self, file: Any) -> None:
-        self._file, self.count, self.closed = file, 0, False
+    def __init__(self, file: Any, beginning: bytes) -> None:
+        self._file, self._beginning, self.count, self.closed = file, beginning, 0, False
 
     def read(self, size: int = -1) -> bytes:
-        part: bytes = self._file.read(size)
-        self.count += len(part)
-        return part
+        end = len(self._beginning) if size < 0 else size
+        first, self._beginning = self._beginning[:end], self._beginning[end:]
+        rest: bytes = self._file.read(size if size < 0 else size - len(first))
+        self.count += len(first) + len(rest)
+        return first + rest
 
     def readable(self) -> bool:
         return True
@@ -187,12 +192,12 @@ class _Counted:
         self.closed = True
 
 
-def _first_line(path: Path) -> list[str]:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        try:
-            return next(csv.reader([file.readline(_LONGEST_HEADER)]), [])
-        except csv.Error:
-            raise InvalidInputError(f"{path} is not CSV: its first line cannot be read") from None
+def _first_line(path: Path, beginning: bytes) -> list[str]:
+    line = re.split(rb"[\r\n]", beginning, maxsplit=1)[0].decode("utf-8-sig")
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:
+        raise InvalidInputError(f"{path} is not CSV: its first line cannot be read") from None
 
 
 def _is_number(text: str) -> bool:
@@ -251,7 +256,12 @@ def _matrix(columns: list[Any]) -> FloatArray:
         for number, column in enumerate(columns):
             if pa.types.is_boolean(column.type):
                 column = column.cast(pa.uint8())
-            matrix[:, number] = column.to_numpy(zero_copy_only=False)
+            if column.null_count == 0 or not pa.types.is_integer(column.type):
+                matrix[:, number] = column.to_numpy(zero_copy_only=False)
+                continue
+            # Not by to_numpy, which makes float64 of integers with nulls: large ones would be rounded twice.
+            matrix[:, number] = column.fill_null(0).to_numpy(zero_copy_only=False)
+            matrix[column.is_null().to_numpy(zero_copy_only=False), number] = np.nan
     return matrix
 
 
@@ -291,7 +301,7 @@ def _npy_header(path: Path, file: Any) -> tuple[tuple[int, ...], bool, np.dtype[
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, is_fortran, dtype = read(file)
-    except ValueError:
+    except (ValueError, SyntaxError, tokenize.TokenError):  # NumPy reads the header as Python's tokens
         raise InvalidInputError(f"{path} is no NPY file") from None
     if dtype.kind not in _NUMBER_KINDS or dtype.hasobject or len(shape) not in (1, 2):
         raise InvalidInputError(f"{path} holds {len(shape)} dimensions of {dtype}; rows are 2 dimensions of numbers")

@@ -41,15 +41,14 @@ async def respond(serving: Serving, request: Request, body: bytes) -> Response:
         `Serving` raises.
     """
     parameters = predict_parameters.from_query(request.query_params.multi_items())
-    with serving.lease(parameters.id_or_none, parameters.version_or_none) as live:
-        entry = live.entry
     limits = serving.settings.limits
-    rows = await large_bodies.run(
-        len(body), lambda: decode(body, entry.n_features, max_rows=limits.rows, max_bytes=limits.body_bytes)
-    )
-    predictions, _ = await serving.predict(
-        rows, model_id=entry.model_id, version=entry.version, output_margin=parameters.output_margin
-    )
+    # To the end: the version that was current may be deleted meanwhile, which must not fail who named none.
+    with serving.lease(parameters.id_or_none, parameters.version_or_none) as live:
+        n_features = live.entry.n_features
+        rows = await large_bodies.run(
+            len(body), lambda: decode(body, n_features, max_rows=limits.rows, max_bytes=limits.body_bytes)
+        )
+        predictions = await serving.predict_with(live, rows, output_margin=parameters.output_margin)
     content = await large_bodies.run(predictions.nbytes, lambda: encode(predictions))
     return Response(content, media_type=MEDIA_TYPE)
 

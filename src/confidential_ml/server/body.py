@@ -11,13 +11,14 @@ from starlette.requests import ClientDisconnect, Request
 from confidential_ml.server.admission import Admission, Usage
 from confidential_ml.server.errors import HttpError
 
-__all__ = ["HEAD_SIZE", "LATE", "USAGE", "media_type", "read_body"]
+__all__ = ["HEAD_SIZE", "REFUSAL", "USAGE", "media_type", "read_body", "too_late"]
 
 USAGE = "confidential_ml.usage"
 """Where a request's scope has its `Usage`."""
 
-LATE = "confidential_ml.is_late"
-"""Where a request's scope says that its time is over, on connections that keep it (`connection.py`)."""
+REFUSAL = "confidential_ml.refusal"
+"""Where a request's scope has the `HttpError` for a body that came too late or broken, on connections that find out
+(`connection.py`); None until then."""
 
 HEAD_SIZE = 16
 """First bytes of a body by which a limit is decided, if it has so many."""
@@ -44,7 +45,8 @@ async def read_body(request: Request, limit: Limit) -> bytes:
     Raises
     ------
     HttpError
-        413 ``body_too_large``, 408 ``request_timeout``, 415 ``media_type_wrong`` for a content encoding, 503 ``busy``.
+        413 ``body_too_large``, 408 ``request_timeout``, 415 ``media_type_wrong`` for a content encoding, 503 ``busy``;
+        400 ``body_malformed`` and 431 ``head_too_large`` if it is not as HTTP has it.
     """
     scope = request.scope
     length = _declared_length(scope["headers"])
@@ -53,20 +55,15 @@ async def read_body(request: Request, limit: Limit) -> bytes:
     serving = scope["app"].state.serving
     usage: Usage | None = scope.get(USAGE)
     seconds = serving.settings.limits.request_seconds
-    try:
-        if LATE in scope:
-            # The connection keeps the time: a timer for every request would cost as much as the rest of reading it.
-            body = await _received(request, limit, serving.admission, usage)
-        else:
+    if REFUSAL in scope:
+        # The connection keeps the time: a timer for every request would cost as much as the rest of reading it.
+        body = await _received(request, limit, serving.admission, usage)
+    else:
+        try:
             async with asyncio.timeout(seconds):
                 body = await _received(request, limit, serving.admission, usage)
-    except TimeoutError:
-        raise HttpError(
-            408,
-            "request_timeout",
-            f"the body did not arrive within {seconds:g} seconds; send less or faster",
-            {"Connection": "close"},
-        ) from None
+        except TimeoutError:
+            raise too_late(seconds) from None
     if usage is not None:
         serving.admission.admit(usage)
     return body
@@ -81,8 +78,10 @@ async def _received(request: Request, limit: Limit, admission: Admission, usage:
         message = await receive()
         if message["type"] != "http.request":
             raise ClientDisconnect
-        if request.scope.get(LATE, False):
-            raise TimeoutError
+        refusal: HttpError | None = request.scope.get(REFUSAL)
+        if refusal is not None:
+            refusal.headers["Connection"] = "close"
+            raise refusal
         part = message.get("body", b"")
         total += len(part)
         if part and usage is not None:
@@ -130,6 +129,16 @@ def _declared_length(headers: list[tuple[bytes, bytes]]) -> int | None:
         elif name == b"content-encoding" and value.lower() != b"identity":
             raise HttpError(415, "media_type_wrong", "bodies with a Content-Encoding are not taken; send it unpacked")
     return length
+
+
+def too_late(seconds: float) -> HttpError:
+    """What a body is refused with that did not arrive in its time."""
+    return HttpError(
+        408,
+        "request_timeout",
+        f"the body did not arrive within {seconds:g} seconds; send less or faster",
+        {"Connection": "close"},
+    )
 
 
 def _too_large(limit: int) -> HttpError:

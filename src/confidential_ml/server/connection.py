@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from confidential_ml.server.body import LATE
+from confidential_ml.server.body import REFUSAL, too_late
 from confidential_ml.server.errors import ERROR_HEADER, HttpError, own_form
 
 _GRACE_SECONDS = 5.0
+_VERSIONS = frozenset({"1.0", "1.1"})
 
 __all__ = ["ConnectionLimits", "protocol_class"]
 
@@ -30,7 +31,7 @@ class ConnectionLimits:
     request_seconds
         From the first byte of a request to its last; and for the client to take what was written.
     head_bytes, head_lines
-        Request line and headers.
+        Request line and headers; and what a body has besides its content, between two parts of it or after the last.
     pipelined
         Requests that wait for the answers to those before them.
     """
@@ -62,7 +63,7 @@ class _LimitedProtocol(HttpToolsProtocol):
         self._write_timer: asyncio.TimerHandle | None = None
         self._refusal: HttpError | None = None
         self._is_in_head, self._is_in_request = True, False
-        self._head_bytes = 0
+        self._head_bytes = 0  # since the last byte of a body: of a head, or of chunks' sizes and trailers
         if len(self.connections) > self.connection_limits.connections:
             self._refuse(HttpError(503, "busy", "too many connections; come again later", {"Retry-After": "1"}))
             return
@@ -76,12 +77,11 @@ class _LimitedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:
             return
-        if self._is_in_head:
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)
         super().data_received(data)
         if self._refusal is not None or self.transport.is_closing():
             return
-        if self._is_in_head and self._head_bytes > self.connection_limits.head_bytes:
+        if self._head_bytes > self.connection_limits.head_bytes:
             self._refuse(_head_too_large())
         elif self._is_in_request or self._head_bytes:
             # A request that came in one piece, as most do, never needs the timer.
@@ -91,8 +91,15 @@ class _LimitedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._is_in_request = True
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # A trailer is no header: it comes after the headers were judged, and must not add to them.
+        if self._is_in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         limits = self.connection_limits
+        if self.parser.get_http_version() not in _VERSIONS:
+            raise _RefusedError
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if len(self.headers) > limits.head_lines or size > limits.head_bytes:
             self._refusal = _head_too_large()
@@ -101,9 +108,17 @@ class _LimitedProtocol(HttpToolsProtocol):
             # For uvicorn reads on whenever one is answered, and keeps thousands of small ones for each.
             self._refusal = HttpError(503, "busy", "too many requests at once on one connection")
             raise _RefusedError
-        self._is_in_head, self._head_bytes = False, 0
-        self.scope[LATE] = False  # type: ignore[literal-required]
+        if self.parser.should_upgrade() and _has_body(self.headers):
+            # The parser takes the body for one of the other protocol, and the request would seem to have none.
+            self._refusal = HttpError(400, "body_malformed", "this server speaks HTTP/1.1 alone; send no Upgrade")
+            raise _RefusedError
+        self.scope[REFUSAL] = None  # type: ignore[literal-required]
         super().on_headers_complete()
+        self._is_in_head, self._head_bytes = False, 0
+
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -115,6 +130,9 @@ class _LimitedProtocol(HttpToolsProtocol):
         refusal = self._refusal or HttpError(400, "body_malformed", "this is no HTTP/1.1 request")
         self._refusal = None
         self._refuse(refusal)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing: it would be a line in the log for whoever asks."""
 
     # ---- time is over -----------------------------------------------------------------------------------------------
 
@@ -130,10 +148,7 @@ class _LimitedProtocol(HttpToolsProtocol):
     def _request_timed_out(self) -> None:
         self._request_timer = None
         if self.cycle is not None and not self.cycle.response_complete:
-            # Whoever reads the body is woken and says so; the connection is cut if nobody does.
-            self.cycle.scope[LATE] = True  # type: ignore[literal-required]
-            self.cycle.message_event.set()
-            self._request_timer = self.loop.call_later(_GRACE_SECONDS, self.transport.abort)
+            self._refuse_body(too_late(self.connection_limits.request_seconds))
         elif self._is_in_head and self._head_bytes == 0:
             self._close()  # nothing was ever asked
         elif self._is_in_head:
@@ -144,10 +159,22 @@ class _LimitedProtocol(HttpToolsProtocol):
     def _refuse(self, refusal: HttpError) -> None:
         """Answer before there is a request, or in the place of one that cannot be read; then close."""
         self._refusal = refusal
-        if self.cycle is None or self.cycle.response_complete:
+        is_answered = self.cycle is None or self.cycle.response_complete
+        if self._is_in_request and not self._is_in_head:
+            if not is_answered:
+                self._refuse_body(refusal)
+                return
+        elif is_answered:
             self.transport.write(_written(refusal))
-        # Else an earlier request is being answered: an answer out of turn would be taken for its own.
+        # Else another answer is under way or was given: one out of turn would be taken for that of another request.
         self._close()
+
+    def _refuse_body(self, refusal: HttpError) -> None:
+        """Whoever reads the body is woken and says so; the connection is cut if nobody does."""
+        self._disarm()
+        self.cycle.scope[REFUSAL] = refusal  # type: ignore[literal-required]
+        self.cycle.message_event.set()
+        self._request_timer = self.loop.call_later(_GRACE_SECONDS, self.transport.abort)
 
     def _close(self) -> None:
         self._disarm()
@@ -169,6 +196,8 @@ class _LimitedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             self._abort_later()
+        elif self._refusal is not None and self.cycle.response_complete:
+            self._close()  # answered by an endpoint that has no use for the body
         elif self._is_in_request:
             # Refused before it was all here: the rest has the time that is left, and is thrown away.
             self._arm()
@@ -190,6 +219,12 @@ class _LimitedProtocol(HttpToolsProtocol):
 
 class _RefusedError(Exception):
     """Stops the parser."""
+
+
+def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0")) for name, value in headers
+    )
 
 
 def _head_too_large() -> HttpError:

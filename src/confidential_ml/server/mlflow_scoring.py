@@ -135,11 +135,8 @@ class _Scoring:
 
     async def _predict(self, rows: FloatArray | _Column, parameters: PredictParameters) -> Response:
         with self._serving.lease(parameters.id_or_none, parameters.version_or_none) as live:
-            entry = live.entry
-        matrix = rows.as_rows(entry.n_features) if isinstance(rows, _Column) else rows
-        predictions, _ = await self._serving.predict(
-            matrix, model_id=entry.model_id, version=entry.version, output_margin=parameters.output_margin
-        )
+            matrix = rows.as_rows(live.entry.n_features) if isinstance(rows, _Column) else rows
+            predictions = await self._serving.predict_with(live, matrix, output_margin=parameters.output_margin)
 
         def content() -> bytes:
             return msgspec.json.encode(Predictions(json_bodies.values(predictions)))

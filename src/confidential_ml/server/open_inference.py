@@ -24,6 +24,7 @@ from confidential_ml.server.tensors import InputTensor, Scalar, read_rows
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from confidential_ml.server.live_models import Lease
     from confidential_ml.server.serving import ModelEntry, Serving
 
 __all__ = ["descriptions", "error_form", "routes"]
@@ -222,31 +223,36 @@ class _OpenInference:
         return _json([RepositoryEntry(entry.model_id, str(entry.version), "READY", "") for entry in entries])
 
     async def infer(self, request: Request) -> Response:
-        entry = self._entry(request)
+        self._entry(request)  # no body is read for a model that there is not
         limits = self._serving.settings.limits
         _check_media_type(request)
         header_length = _header_length(request)
         body = await read_body(request, limits.body_bytes)
-        read = functools.partial(_read, body, header_length, entry.n_features, limits.rows)
-        asked = await large_bodies.run(len(body), read)
-        predictions, entry = await self._serving.predict(
-            asked.rows,
-            model_id=entry.model_id,
-            version=entry.version,
-            output_margin=asked.output_margin,
-            iteration_range=asked.iteration_range,
-            strict_shape=True,
-        )
+        # To the end: the version that was current may be deleted meanwhile, which must not fail who named none.
+        with self._lease(request) as live:
+            entry = live.entry
+            read = functools.partial(_read, body, header_length, entry.n_features, limits.rows)
+            asked = await large_bodies.run(len(body), read)
+            predictions = await self._serving.predict_with(
+                live,
+                asked.rows,
+                output_margin=asked.output_margin,
+                iteration_range=asked.iteration_range,
+                strict_shape=True,
+            )
         return await large_bodies.run(predictions.nbytes, functools.partial(_answer, predictions, entry, asked))
 
     def _entry(self, request: Request) -> ModelEntry:
+        with self._lease(request) as live:
+            return live.entry
+
+    def _lease(self, request: Request) -> Lease:
         """The model that the path names."""
         version = request.path_params.get("version")
         if version is not None and not _DIGITS.fullmatch(version):
             raise HttpError(404, "model_unknown", "a model's version is a whole number; GET /models lists them")
         number = None if version is None else int(version)
-        with self._serving.lease(request.path_params["model_id"], number) as live:
-            return live.entry
+        return self._serving.lease(request.path_params["model_id"], number)
 
 
 def _json(value: object) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import socket
@@ -19,6 +20,7 @@ from confidential_ml.server.banner import banner
 from confidential_ml.server.connection import ConnectionLimits, protocol_class
 from confidential_ml.server.serving import Serving
 from confidential_ml.server.settings import ServerSettings, SettingsError
+from confidential_ml.server.tls_listener import TlsListener
 
 __all__ = ["serve"]
 
@@ -52,7 +54,8 @@ def serve(settings: ServerSettings, *, started: Callable[[str], object] | None =
         with _listening(settings) as listener:
             url = _url(settings, listener)
             print(banner(serving, url), file=sys.stderr, flush=True)
-            server = _Server(_config(settings, create_app(serving=serving)), serving)
+            limits = _connection_limits(settings)
+            server = _Server(_config(settings, create_app(serving=serving), limits), serving, limits)
             server.announce = (lambda: started(url)) if started is not None else None
             server.run(sockets=[listener])
     finally:
@@ -62,15 +65,25 @@ def serve(settings: ServerSettings, *, started: Callable[[str], object] | None =
 class _Server(uvicorn.Server):
     """uvicorn's server, that refuses new requests from the signal on and then returns instead of killing itself."""
 
-    def __init__(self, config: uvicorn.Config, serving: Serving) -> None:
+    def __init__(self, config: uvicorn.Config, serving: Serving, limits: ConnectionLimits) -> None:
         super().__init__(config)
         self._serving = serving
+        self._limits = limits
         self.announce: Callable[[], object] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        context = self.config.ssl
+        await super().startup(sockets if context is None else [])
+        if context is not None:
+            # uvicorn closes them and waits for that; it knows no more of them.
+            self.servers += [TlsListener(one, self._protocol, context, self._limits) for one in sockets or ()]  # type: ignore[misc]
         if self.announce is not None:
             self.announce()
+
+    def _protocol(self) -> asyncio.Protocol:
+        """As uvicorn makes them."""
+        make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._serving.is_ending = True
@@ -90,11 +103,17 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def _config(settings: ServerSettings, app: Starlette) -> uvicorn.Config:
+def _connection_limits(settings: ServerSettings) -> ConnectionLimits:
     limits = settings.limits
+    # With TLS there are as many more whose handshake is not over.
+    files = 1 if settings.tls.certificate is None else 2
+    return ConnectionLimits(_connections(limits.requests, files), limits.request_seconds)
+
+
+def _config(settings: ServerSettings, app: Starlette, limits: ConnectionLimits) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
-        http=protocol_class(ConnectionLimits(_connections(limits.requests), limits.request_seconds)),
+        http=protocol_class(limits),
         loop="auto",
         ws="none",
         lifespan="on",
@@ -105,7 +124,7 @@ def _config(settings: ServerSettings, app: Starlette) -> uvicorn.Config:
         server_header=False,
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=max(1, round(limits.shutdown_seconds)),
+        timeout_graceful_shutdown=max(1, round(settings.limits.shutdown_seconds)),
     )
     if settings.tls.certificate is not None:
         config.load()
@@ -151,18 +170,18 @@ def _url(settings: ServerSettings, listener: socket.socket) -> str:
     return f"{scheme}://{host}:{listener.getsockname()[1]}"
 
 
-def _connections(requests: int) -> int:
-    """As many as there are files for, which is 1,024 on many systems unless one asks for more."""
+def _connections(requests: int, files: int) -> int:
+    """As many as there are files for, which is 1,024 on many systems unless one asks for more; each takes `files`."""
     wanted = _CONNECTIONS_PER_REQUEST * requests
     if sys.platform == "win32":
         return wanted
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = wanted + _SPARE_FILES
+    enough = files * wanted + _SPARE_FILES
     if soft != resource.RLIM_INFINITY and soft < enough:
         soft = enough if hard == resource.RLIM_INFINITY else min(enough, hard)
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        wanted = max(1, min(wanted, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_FILES))
+        wanted = max(1, min(wanted, (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_FILES) // files))
     return wanted

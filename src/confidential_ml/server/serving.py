@@ -6,9 +6,9 @@ import asyncio
 import errno
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -208,32 +208,57 @@ class Serving:
             ``too_many_rows``.
         """
         with self._live.lease(model_id, version) as live:
-            count, columns = rows.shape
-            if count > self.settings.limits.rows:
-                raise HttpError(
-                    413, "too_many_rows", f"{count} rows are too many; send at most {self.settings.limits.rows}"
-                )
-            if columns != live.entry.n_features:
-                raise HttpError(
-                    400,
-                    "input_invalid",
-                    f"the rows have {columns} columns, the model has {live.entry.n_features} features",
-                )
-
-            def work() -> FloatArray:
-                return live.model.predict(
-                    rows, output_margin=output_margin, iteration_range=iteration_range, strict_shape=strict_shape
-                )
-
-            try:
-                if count * live.model.info.n_nodes <= _INLINE_WORK:
-                    values = work()
-                else:
-                    values = await self._in_thread(self._threads, work)
-            except InvalidInputError as error:
-                raise HttpError(400, "parameter_invalid", str(error)) from None
-            self.metrics.rows.inc(count)
+            values = await self.predict_with(
+                live,
+                rows,
+                output_margin=output_margin,
+                iteration_range=iteration_range,
+                strict_shape=strict_shape,
+            )
             return values, live.entry
+
+    async def predict_with(
+        self,
+        live: LiveModel,
+        rows: FloatArray,
+        *,
+        output_margin: bool = False,
+        iteration_range: tuple[int, int] | None = None,
+        strict_shape: bool = False,
+    ) -> FloatArray:
+        """As :meth:`predict`, with a model that the caller has leased: the one that its rows were read for.
+
+        Raises
+        ------
+        HttpError
+            As for :meth:`predict`.
+        """
+        count, columns = rows.shape
+        if count > self.settings.limits.rows:
+            raise HttpError(
+                413, "too_many_rows", f"{count} rows are too many; send at most {self.settings.limits.rows}"
+            )
+        if columns != live.entry.n_features:
+            raise HttpError(
+                400,
+                "input_invalid",
+                f"the rows have {columns} columns, the model has {live.entry.n_features} features",
+            )
+
+        def work() -> FloatArray:
+            return live.model.predict(
+                rows, output_margin=output_margin, iteration_range=iteration_range, strict_shape=strict_shape
+            )
+
+        try:
+            if count * live.model.info.n_nodes <= _INLINE_WORK:
+                values = work()
+            else:
+                values = await self._in_thread(self._threads, work)
+        except InvalidInputError as error:
+            raise HttpError(400, "parameter_invalid", str(error)) from None
+        self.metrics.rows.inc(count)
+        return values
 
     # ---- confidential requests and evidence -------------------------------------------------------------------------
 
@@ -305,31 +330,29 @@ class Serving:
             number = self._store.next_version(name) if version is None else version
             self._store.check(name, number, None)
             staged = self._store.stage()
-            seal_flat(
-                flat,
-                os.fspath(staged.path),
-                model_id=name,
-                policy=self.settings.policy,
-                version=number,
-                enclave=self.enclave,
-            )
-            return self._serve(staged)
+            with _full_disk_refused():
+                seal_flat(
+                    flat,
+                    os.fspath(staged.path),
+                    model_id=name,
+                    policy=self.settings.policy,
+                    version=number,
+                    enclave=self.enclave,
+                )
+                return self._serve(staged)
         except ModelFormatError as error:
             raise HttpError(400, "model_invalid", str(error)) from None
         except StoreRefusalError as refusal:
             raise HttpError(507 if refusal.code == "store_full" else 409, refusal.code, str(refusal)) from None
-        except SealError as error:
-            if isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL_DISK:
-                raise HttpError(507, "store_full", "the disk of the model store is full") from error
-            raise
 
     def _keep_provisioned(self, sealed: bytes, model_id: str) -> None:
         """What the endpoint does with a model that the enclave has sealed for a client."""
         info = parse_header(sealed, "the provisioned model")
         self._store.check(model_id, info.model_version, info.owner, is_provisioned=True)
         staged = self._store.stage(is_provisioned=True)
-        write_sealed(os.fspath(staged.path), sealed)
-        self._serve(staged)
+        with _full_disk_refused():
+            write_sealed(os.fspath(staged.path), sealed)
+            self._serve(staged)
 
     def _serve(self, staged: StagedModel) -> ModelEntry:
         """Load a staged model, and store it only if that succeeds: what is in the store can be loaded."""
@@ -413,3 +436,14 @@ def _observed(source: Callable[[], Collateral], metrics: Metrics) -> Callable[[]
         return found
 
     return collateral
+
+
+@contextmanager
+def _full_disk_refused() -> Iterator[None]:
+    """Tell a full disk as a full store: to send the model again does not help."""
+    try:
+        yield
+    except SealError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL_DISK:
+            raise StoreRefusalError("store_full", "the disk of the model store is full") from error
+        raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import os
 import ssl
@@ -10,15 +11,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
 from confidential_ml.attestation import Collateral
 from confidential_ml.enclave import load_core
-from confidential_ml.errors import ConfidentialMLError, EnclaveError
+from confidential_ml.errors import ConfidentialMLError, EnclaveError, InvalidInputError
 from confidential_ml.identity import EnclaveIdentity
 from confidential_ml.protocol import MAX_PROVISION_CONTENT, MAX_REQUEST_CONTENT
+from confidential_ml.regular_file import checked_path
 from confidential_ml.server.store import MAX_MODELS
 from confidential_ml.simulation import FUSE_KEY_VARIABLE
 
@@ -81,21 +84,53 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-TokenHash = Annotated[str, BeforeValidator(_lower), StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+def _not_of_nothing(digest: str) -> str:
+    # What `printf %s "$token" | sha256sum` gives if the variable is not set: everybody has that token.
+    if digest == f"sha256:{hashlib.sha256(b'').hexdigest()}":
+        raise ValueError("this is the SHA-256 of no token at all")
+    return digest
+
+
+def _no_flag(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+def _a_path(value: object) -> object:
+    # An empty one would be the directory that the server happens to be started in.
+    if value == "":
+        raise ValueError("is empty; name a file or a directory, or leave it out")
+    if isinstance(value, (str, os.PathLike)):
+        try:
+            checked_path(value, "it")
+        except InvalidInputError as error:
+            raise ValueError(str(error)) from None
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_flag)]
+AnyPath = Annotated[Path, BeforeValidator(_a_path)]
+TokenHash = Annotated[
+    str,
+    BeforeValidator(_lower),
+    StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$"),
+    AfterValidator(_not_of_nothing),
+]
 # "null" is the origin of a page that was opened from disk.
 Origin = Annotated[
     str,
     BeforeValidator(_lower),
     StringConstraints(pattern=r"^(null|https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?)$"),
 ]
-Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
+Seconds = Annotated[float, BeforeValidator(_no_flag), Field(gt=0, le=86400, allow_inf_nan=False)]
 
 
 class Tls(_Section):
     """PEM files of the server's certificate (with its chain) and of its key; both or none."""
 
-    certificate: Path | None = None
-    private_key: Path | None = None
+    certificate: AnyPath | None = None
+    private_key: AnyPath | None = None
 
 
 class Tokens(_Section):
@@ -109,13 +144,13 @@ class Tokens(_Section):
 class Limits(_Section):
     """What one client may take from the others."""
 
-    body_bytes: int = Field(default=MAX_REQUEST_CONTENT, ge=1024, le=1 << 30)
-    model_bytes: int = Field(default=MAX_PROVISION_CONTENT, ge=1024, le=1 << 30)
-    rows: int = Field(default=100_000, ge=1, le=(1 << 31) - 1)
-    requests: int = Field(default=64, ge=1, le=4096)
+    body_bytes: Whole = Field(default=MAX_REQUEST_CONTENT, ge=1024, le=1 << 30)
+    model_bytes: Whole = Field(default=MAX_PROVISION_CONTENT, ge=1024, le=1 << 30)
+    rows: Whole = Field(default=100_000, ge=1, le=(1 << 31) - 1)
+    requests: Whole = Field(default=64, ge=1, le=4096)
     request_seconds: Seconds = 30.0
     shutdown_seconds: Seconds = 30.0
-    provisioned_models: int = Field(default=64, ge=0, le=MAX_MODELS)
+    provisioned_models: Whole = Field(default=64, ge=0, le=MAX_MODELS)
 
 
 class Epoch(_Section):
@@ -128,7 +163,7 @@ class Epoch(_Section):
 class CollateralSource(_Section):
     """Where collateral comes from: a file, or the URL of a PCS or PCCS; at most one."""
 
-    file: Path | None = None
+    file: AnyPath | None = None
     service: str | None = None
 
 
@@ -160,9 +195,9 @@ class ServerSettings(BaseSettings):
     )
 
     host: str = Field(default="127.0.0.1", min_length=1)
-    port: int = Field(default=8080, ge=0, le=65535)
-    model_store: Path
-    image: Path | None = None
+    port: Whole = Field(default=8080, ge=0, le=65535)
+    model_store: AnyPath
+    image: AnyPath | None = None
     policy: Literal["mrenclave", "mrsigner"] = "mrenclave"
     tls: Tls = Tls()
     tokens: Tokens = Tokens()
@@ -253,24 +288,32 @@ def _from_file(config: str | os.PathLike[str] | None, faults: list[str]) -> dict
             return tomllib.load(file)
     except OSError as error:
         faults.append(f"{os.fspath(path)} cannot be read: {error.strerror or error}")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        faults.append(f"{os.fspath(path)} is not TOML: it is nested too deeply")
+    except ValueError as error:  # also of bytes that are no UTF-8, of numbers too long for Python, of an odd path
         faults.append(f"{os.fspath(path)} is not TOML: {error}")
     return {}
 
 
 def _from_environment(faults: list[str]) -> dict[str, Any]:
-    known = tuple(name.upper() for name in ServerSettings.model_fields)
+    sections = {name.upper(): _is_section(field) for name, field in ServerSettings.model_fields.items()}
     for name in sorted(os.environ):
         upper = name.upper()
         if not upper.startswith(_PREFIX) or upper in _OTHER_VARIABLES or upper == _CONFIG_VARIABLE:
             continue
-        if upper.removeprefix(_PREFIX).split("__")[0] not in known:
+        first, *rest = upper.removeprefix(_PREFIX).split("__")
+        # What is deeper than settings go would be passed over; unknown names in a section are found with the others.
+        if first not in sections or len(rest) > sections[first]:
             faults.append(f"the environment variable {name} is no setting; correct or unset it")
     try:
         return EnvSettingsSource(ServerSettings)()
     except SourceError as error:
         faults.append(f"the environment: {error}; lists are written as JSON")
         return {}
+
+
+def _is_section(field: FieldInfo) -> bool:
+    return isinstance(field.annotation, type) and issubclass(field.annotation, _Section)
 
 
 def _merge(into: dict[str, Any], source: Mapping[str, Any]) -> None:
@@ -305,9 +348,10 @@ def _sentence(error: Any) -> str:
         return f"{name} is missing; see docs/http.md 4"
     if name.startswith("allowed_origins"):
         return f"{name} must be null or the scheme, host and port of a page, such as https://example.org; never *"
-    if name.startswith("tokens"):
+    if name.startswith("tokens") and error["type"] != "value_error":
         return f"{name} must be sha256: and the 64 hexadecimal digits of a token's SHA-256, never the token itself"
-    return f"{name}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{name}: {message[0].lower()}{message[1:]}"
 
 
 # ---- what must fit together -----------------------------------------------------------------------------------------
