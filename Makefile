@@ -6,7 +6,7 @@
 #   make client  attest that server, provision a model into it, predict, verify a receipt; from another process
 #   make train-model  train the classifier of examples/data again
 #   make test    build and run every test and check (CI)
-#   make check   the checks on the code alone (format, lint, types)
+#   make check   the checks on the code alone (format, lint, types, layers)
 #   make bench   measure, beside XGBoost and the fast libraries that run its models; writes docs/benchmarks.md;
 #                BENCH="--quick" tries it out, BENCH="--help" lists the options
 #   make tsan-test    the C++ tests under ThreadSanitizer

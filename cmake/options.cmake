@@ -16,7 +16,7 @@ find_package(Python 3.11 REQUIRED COMPONENTS Interpreter OPTIONAL_COMPONENTS Dev
 add_library(confidential_ml_options INTERFACE)
 target_include_directories(confidential_ml_options INTERFACE "${PROJECT_SOURCE_DIR}")
 target_compile_options(confidential_ml_options INTERFACE
-  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wswitch -Wundef -Werror
+  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wswitch -Wundef $<$<BOOL:${CONFIDENTIAL_ML_WARNINGS_AS_ERRORS}>:-Werror>
   -ffp-contract=off) # a fused multiply-add would change the last bit of a margin
 
 if(CONFIDENTIAL_ML_SANITIZE)

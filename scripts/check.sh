@@ -1,5 +1,5 @@
 #!/bin/sh
-# Format, lint and types, warnings as errors. Usage: check.sh VENV BUILD (a build tree with compile_commands.json)
+# Format, lint, types and the rules of the code base, warnings as errors. Usage: check.sh VENV BUILD (a build tree with compile_commands.json)
 set -eu
 venv=$1 build=$2
 cpp=$(git ls-files 'common/*' 'enclave/*' 'host/*' 'simulation/*' 'tests/cpp/*' 'fuzz/*' | grep -E '\.(h|cpp)$')
@@ -18,6 +18,8 @@ echo "[check] mypy ..."
 for system in win32 darwin; do
   "$venv/bin/mypy" --no-error-summary --platform "$system" src
 done
+echo "[check] layers, and what is said in two places ..."
+"$venv/bin/python" -m pytest -q -p no:cacheprovider tests/test_codebase.py
 echo "[check] clang-format ..."
 # shellcheck disable=SC2086 # a list of files
 clang-format --dry-run --Werror $cpp

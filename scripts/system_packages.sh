@@ -17,14 +17,16 @@ need cmake cmake
 need ninja ninja-build
 libraries="/usr/lib/$(uname -m)-linux-gnu"
 need "$libraries/libcrypto.a" libssl-dev
-# A Python of the system comes without venv and headers.
-python="${PYTHON:-python3}"
-if ! "$python" -c 'import ensurepip, venv' 2> /dev/null; then
-  missing="$missing python3-venv"
-fi
-if ! "$python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2> /dev/null; then
-  missing="$missing python3-dev"
-fi
+# A Python of the system comes without venv and headers. Others bring both, and apt could not mend them.
+for python in $("$(dirname "$0")/find_pythons.sh"); do
+  package=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+  if ! "$python" -c 'import ensurepip, venv' 2> /dev/null; then
+    missing="$missing $package-venv"
+  fi
+  if ! "$python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2> /dev/null; then
+    missing="$missing $package-dev"
+  fi
+done
 if [ "${1:-}" = test ]; then
   need clang clang
   need clang-format clang-format
