@@ -214,21 +214,38 @@ class ReferenceEnclave:
         answer = self._answered(self._open(request, 2), provision)
         return (sealed[0] if sealed else b""), answer
 
-    def _open(self, request: bytes, kind: int) -> Opened:
-        size = len(request) - 88 - 16
-        if not is_bucket(size) or size > limits()[MAX_CONTENT[kind]]:
+    def check_request(self, header: bytes, size: int) -> None:
+        if len(header) != 56:
             raise RequestUnreadableError
-        header, enc = request[:56], request[56:88]
+        self._epoch_of(header, size, int.from_bytes(header[4:6], "little"))
+
+    def _epoch_of(self, header: bytes, request_size: int, kind: int) -> Epoch:
+        size = request_size - 88 - 16
+        if kind not in MAX_CONTENT or not is_bucket(size) or size > limits()[MAX_CONTENT[kind]]:
+            raise RequestUnreadableError
         version, suite, found_kind, zero, key_id, digest, answer_size, zero_too = struct.unpack("<HHHH8s32sII", header)
         if (version, suite, found_kind, zero, zero_too) != (1, 1, kind, 0, 0) or (kind == 2 and digest != bytes(32)):
             raise RequestUnreadableError
-        if not is_bucket(answer_size) or answer_size > limits()["kMaxAnswerContent"]:
+        if not is_bucket(answer_size) or answer_size > min(self._longest_answer(kind, digest, size), 16 << 20):
             raise RequestUnreadableError
         with self._lock:
             epochs = [one for one in (self.epoch, self.former) if one is not None and one.key_id == key_id]
         if not epochs:
             raise RequestUnreadableError
-        epoch = epochs[0]
+        return epochs[0]
+
+    def _longest_answer(self, kind: int, digest: bytes, plaintext_size: int) -> int:
+        found = [(one.features, max(one.groups, one.values)) for one in self.models if one.digest == digest]
+        features, columns = found[0] if found else (1, 1)
+        rows = (plaintext_size - 40) // (4 * features) if kind == 1 else 0
+        return max(64 << 10, smallest_bucket(392 + 4 * rows * columns))
+
+    def _open(self, request: bytes, kind: int) -> Opened:
+        header, enc = request[:56], request[56:88]
+        if len(header) != 56:
+            raise RequestUnreadableError
+        epoch = self._epoch_of(header, len(request), kind)
+        digest, answer_size = header[16:48], int.from_bytes(header[48:52], "little")
         info = b"confidential_ml request v1" + header + epoch.digest
         try:
             context = SUITE.create_recipient_context(enc, KEMKey.from_pyca_cryptography_key(epoch.private_key), info)

@@ -111,6 +111,7 @@ def unreadable(claims: Claims, digest: bytes, features: int) -> Iterator[Case]:
             ("last", 1),
         ],
         *[("answer_size", size) for size in (0, 255, 257, 513, largest + 1, largest // 9 * 10)],
+        *[("answer_size", size) for size in (72 << 10, largest)],  # no answer to so few rows is so long
         ("key_id", bytes(8)),
     ]
     for field, value in broken:
@@ -124,6 +125,8 @@ def unreadable(claims: Claims, digest: bytes, features: int) -> Iterator[Case]:
     yield Case(
         "kind 2 with a model digest", encrypted(claims, plaintext, header={"digest": digest, "kind": 2}), UNREADABLE
     )
+    longest = encrypted(claims, plaintext, header={"kind": 2, "answer_size": 72 << 10})
+    yield Case("kind 2 with a long answer", longest, UNREADABLE)
     longer = Request(good.message + b"\0", good.kind, good.answer_size, good.answer_secret)
     yield Case("a byte added", longer, UNREADABLE)
     header = {"digest": digest}

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from reference_enclave import MRENCLAVE, Opened, ReferenceEnclave, ReferenceModel, StatusError
-from remote_host import POLICY, Host
+from remote_host import POLICY, Host, exit_code_of_child
 
 import confidential_ml as cml
 from confidential_ml import statuses
@@ -500,7 +500,7 @@ def test_threads_that_come_first_attest_once(host: Host) -> None:
 
     def ask(is_first: bool) -> None:
         if not is_first:
-            while not client._lock.locked():
+            while not client._lock.get().locked():
                 time.sleep(0.001)
             coming.wait(20)
         results.append(client.predict(ROWS))
@@ -513,6 +513,34 @@ def test_threads_that_come_first_attest_once(host: Host) -> None:
         thread.join(60)
     assert len(results) == 6
     assert client.attestation_count == 1
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_attests_though_a_thread_of_its_parent_does(host: Host) -> None:
+    expected = host.client().predict(ROWS)
+    client = host.client()
+    asking, go_on = threading.Event(), threading.Event()
+
+    def wait(message: bytes) -> bytes:
+        asking.set()
+        assert go_on.wait(20)
+        return message
+
+    host.change_message = wait
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(client.predict(ROWS)), daemon=True)
+    thread.start()
+    assert asking.wait(20)
+
+    def predict() -> None:
+        host.change_message = lambda message: message
+        assert client.predict(ROWS).tobytes() == expected.tobytes()
+        assert client.attestation_count == 1
+
+    assert exit_code_of_child(predict) == 0
+    go_on.set()
+    thread.join(20)
+    assert [one.tobytes() for one in results] == [expected.tobytes()]
 
 
 def test_threads_that_meet_a_new_key_attest_once(host: Host) -> None:
