@@ -226,6 +226,7 @@ def _owned(claims: Claims, flat: bytes) -> Iterator[Case]:
     key = Ed25519PrivateKey.generate()
     owner, other = (one.public_key().public_bytes_raw() for one in (key, Ed25519PrivateKey.generate()))
     right = owner_signature(key, flat, 3, b"case")
+    unmade = b"\1" + bytes(63)  # right under some keys that nobody needs to have
     for name, content, expected in (
         ("owned", provision_content(flat, owner=owner, signature=right, version=3), OK),
         ("version of another", provision_content(flat, owner=owner, signature=right, version=4), OWNER_SIGNATURE_WRONG),
@@ -241,6 +242,10 @@ def _owned(claims: Claims, flat: bytes) -> Iterator[Case]:
             provision_content(flat, owner=owner, signature=owner_signature(key, b"other", 3, b"case"), version=3),
             OWNER_SIGNATURE_WRONG,
         ),
+        *[
+            (f"owner {weak.hex()}", provision_content(flat, owner=weak, signature=unmade), OWNER_SIGNATURE_WRONG)
+            for weak in (b"\1" + bytes(31), b"\1" + bytes(30) + b"\x80", b"\xee" + b"\xff" * 30 + b"\x7f")
+        ],
         ("signature of nobody", provision_content(flat, signature=right, version=3), OWNER_SIGNATURE_WRONG),
     ):
         yield Case(name, encrypted(claims, padded(content), header={"kind": 2}), expected)

@@ -148,6 +148,23 @@ def test_every_broken_model_gets_its_status(session: Session) -> None:
     assert len(cases) > 20
 
 
+@pytest.mark.parametrize("owned_first", [False, True])
+def test_a_model_loaded_with_and_without_its_owner_has_receipts(
+    session: Session, tmp_path: Path, owned_first: bool
+) -> None:
+    key = Ed25519PrivateKey.generate()
+    options: list[dict[str, Any]] = [{"model_id": "nobodys"}, {"model_id": "owned", "owner_key": key, "version": 4}]
+    models = []
+    for number, one in enumerate(options[::-1] if owned_first else options):
+        cml.seal(FIXTURES / MODELS[0], tmp_path / f"{number}.model", enclave=session.enclave, **one)
+        models.append(cml.ConfidentialModel.load_sealed(tmp_path / f"{number}.model", enclave=session.enclave))
+    remote = session.remote(model_owner=cml.owner_id(key), min_model_version=4)
+    values, (receipt,) = remote.predict(ROWS, receipt=True)
+    assert values.tobytes() == models[0].predict(ROWS).tobytes()
+    first = models[0].info
+    assert (receipt.receipt.owner, receipt.receipt.model_version) == (first.owner, first.model_version)
+
+
 def peak_growth(act: Callable[[], object]) -> int:
     """Bytes by which the memory of this process grows while it does something."""
 

@@ -513,7 +513,7 @@ def test_a_store_without_room_is_asked_before_a_model_is_opened(enclave: Referen
 
 
 def test_a_model_that_cannot_be_opened_keeps_nobody_waiting(platform: SimulatedPlatform, tmp_path: Path) -> None:
-    """Long messages to a key that the enclave does not have: neither the enclave nor the next model's turn is theirs."""
+    """Long messages to a key that the enclave does not have get neither into it nor the turn of another model."""
     enclave = Waiting(platform, MODEL)
     endpoint = ConfidentialEndpoint(enclave, store=tmp_path)
     good = provision_to(enclave).message

@@ -234,7 +234,7 @@ def test_what_is_known_of_the_enclave(host: Host) -> None:
         ({"mrenclave": "00" * 32}, Reason.MRENCLAVE),
         ({"allow_debug": False}, Reason.DEBUG_ENCLAVE),
         ({"model_digest": "00" * 32}, Reason.MODEL),
-        ({"model_owner": "00" * 32}, Reason.MODEL_OWNER),
+        ({"model_owner": "02" * 32}, Reason.MODEL_OWNER),
         ({"model_owner": bytes(range(32)).hex(), "min_model_version": 10}, Reason.MODEL_VERSION),
     ],
     ids=lambda value: str(value) if isinstance(value, Reason) else "",
@@ -946,6 +946,41 @@ def test_a_receipt_of_something_else_is_refused(platform: SimulatedPlatform, lie
     assert host.client().predict(ROWS).shape == (3, 2)
     with pytest.raises(cml.ReceiptError, match=r"not of what was asked for|other predictions"):
         host.client().predict(ROWS, receipt=True)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_a_model_that_is_loaded_under_several_names_has_receipts(
+    platform: SimulatedPlatform, order: tuple[int, ...]
+) -> None:
+    """Whichever the enclave answers with, it is the model; that the owner signed it stands in the claims."""
+    names = [
+        MODEL,
+        dataclasses.replace(MODEL, owner=bytes(32), version=0),
+        dataclasses.replace(MODEL, model_id="other", version=10),
+    ]
+    host = serving(platform, *[names[index] for index in order])
+    policy = AttestationPolicy(
+        mrenclave=MRENCLAVE.hex(), allow_debug=True, model_owner=MODEL.owner.hex(), min_model_version=10
+    )
+    values, (receipt,) = host.client(policy).predict(ROWS, receipt=True)
+    assert values.tobytes() == host.client().predict(ROWS).tobytes()
+    first = names[order[0]]
+    assert receipt.receipt.model_digest == MODEL.digest.hex()
+    assert receipt.receipt.model_version == first.version
+    assert receipt.receipt.owner == (first.owner.hex() if any(first.owner) else None)
+
+
+def test_a_model_that_was_unloaded_before_a_long_answer_is_named(platform: SimulatedPlatform) -> None:
+    """An enclave that does not know the model cannot tell why the answer should be so long."""
+    wide = ReferenceModel(features=1, groups=200, values=200)
+    host = serving(platform, wide)
+    client = host.client(AttestationPolicy(mrenclave=MRENCLAVE.hex(), allow_debug=True, model_digest=ANY))
+    rows = np.ones((500, 1), np.float32)
+    assert client.predict(rows).shape == (500, 200)
+    host.enclave.models.clear()
+    host.endpoint.forget_evidence()
+    with pytest.raises(cml.EnclaveError, match="no longer has the model"):
+        client.predict(rows)
 
 
 def test_a_receipt_of_another_model_that_is_loaded_too_is_refused(platform: SimulatedPlatform) -> None:
