@@ -185,7 +185,7 @@ def test_a_header_that_asks_for_much_costs_little(session: Session) -> None:
         good = session.remote()
         good.predict(ROWS)
         digest = bytes.fromhex(local.info.model_digest)
-        fields = {"digest": digest, "answer_size": 16 << 20}
+        fields: dict[str, int | bytes] = {"digest": digest, "answer_size": 16 << 20}
         honest_key = encrypted(claims, bytes(256), header=fields).message
         messages = [b"\1\0\2\0" + message for message in (honest_key, honest_key[:8] + bytes(8) + honest_key[16:])]
 

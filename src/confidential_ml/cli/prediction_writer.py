@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from confidential_ml.replacement import replacing
 from confidential_ml.rows import FloatArray
 
 __all__ = ["Write", "open_predictions"]
@@ -30,19 +29,9 @@ def open_predictions(path: Path, file_format: str, n_columns: int) -> Iterator[W
     OSError
         If it cannot be written.
     """
-    temporary = path.parent / f".confidential_ml-{secrets.token_hex(8)}.tmp"
     opened = {"csv": _csv, "parquet": _parquet, "npy": _npy}[file_format]
-    try:
-        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            with opened(file, n_columns) as write:
-                yield write
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    with replacing(path, mode=0o600) as file, opened(file, n_columns) as write:
+        yield write
 
 
 def _names(n_columns: int) -> list[str]:
