@@ -36,6 +36,7 @@ inline constexpr uint64_t kMaxPredictBytes = uint64_t{64} << 20;  // rows, base 
 inline constexpr uint32_t kMaxRequestContent = 16u << 20;     // of a prediction
 inline constexpr uint32_t kMaxProvisionContent = 144u << 20;  // of a model
 inline constexpr uint32_t kMaxAnswerContent = 16u << 20;
+inline constexpr uint32_t kSmallAnswerContent = 64u << 10;  // any request may ask for it
 inline constexpr size_t kMaxNonceSize = 64;
 inline constexpr uint32_t kMaxEpochRequests = 1u << 18;
 inline constexpr size_t kMaxEvidenceSize = 128u << 10;

@@ -12,8 +12,6 @@ namespace {
 
 constexpr uint16_t kVersion = 1;
 constexpr uint16_t kSuite = 1;
-constexpr size_t kHeaderSize = 56;
-constexpr size_t kAnswerSizeOffset = 48;
 constexpr size_t kAnswerHeaderSize = 16;
 constexpr size_t kAnswerNonceSize = 32;
 constexpr char kRequestLabel[] = "confidential_ml request v1";
@@ -33,35 +31,14 @@ bool is_zero(const uint8_t digest[kSha256Size]) {
   return std::all_of(digest, digest + kSha256Size, [](uint8_t byte) { return byte == 0; });
 }
 
-// Everything outside the ciphertext.
-Status read_request(ByteView request, RequestKind kind, OpenedRequest* opened) {
-  if (request.size < kRequestOverhead || !is_content_size(kind, request.size - kRequestOverhead))
-    return Status::kRequestUnreadable;
-  Reader reader(request.data, request.size);
-  const auto version = reader.read<uint16_t>();
-  const auto suite = reader.read<uint16_t>();
-  const auto request_kind = reader.read<uint16_t>();
-  const auto reserved = reader.read<uint16_t>();
-  reader.copy_to(opened->key_id, sizeof opened->key_id);
-  reader.copy_to(opened->model_digest, sizeof opened->model_digest);
-  opened->answer_size = reader.read<uint32_t>();
-  const auto reserved_too = reader.read<uint32_t>();
-  reader.copy_to(opened->enc, sizeof opened->enc);
-  opened->kind = kind;
-  const bool known = version == kVersion && suite == kSuite && request_kind == static_cast<uint16_t>(kind) &&
-                     reserved == 0 && reserved_too == 0 && is_answer_size(opened->answer_size) &&
-                     (kind == RequestKind::kPredict || is_zero(opened->model_digest));
-  return known && !reader.failed() ? Status::kOk : Status::kRequestUnreadable;
-}
-
 // info of HPKE: "confidential_ml request v1" | header | epoch digest.
 struct Info {
-  uint8_t bytes[sizeof kRequestLabel - 1 + kHeaderSize + kSha256Size];
+  uint8_t bytes[sizeof kRequestLabel - 1 + kRequestHeaderSize + kSha256Size];
 
   Info(const uint8_t* header, const uint8_t epoch_digest[kSha256Size]) {
     Writer writer(bytes, sizeof bytes);
     writer.append(kRequestLabel, sizeof kRequestLabel - 1);
-    writer.append(header, kHeaderSize);
+    writer.append(header, kRequestHeaderSize);
     writer.append(epoch_digest, kSha256Size);
   }
   ByteView view() const { return {bytes, sizeof bytes}; }
@@ -91,11 +68,23 @@ uint64_t bucket_size(uint64_t size) {
   return units < 8 ? kLeastBucket : units * unit;
 }
 
-uint32_t requested_answer_size(ByteView request) {
-  Reader reader(request.data, request.size);
-  reader.take(kAnswerSizeOffset);
-  const auto size = reader.read<uint32_t>();
-  return is_answer_size(size) ? size : 0;
+Status read_request_header(ByteView bytes, uint64_t request_size, RequestHeader* header) {
+  Reader reader(bytes.data, bytes.size);
+  const auto version = reader.read<uint16_t>();
+  const auto suite = reader.read<uint16_t>();
+  header->kind = reader.read<RequestKind>();
+  const auto reserved = reader.read<uint16_t>();
+  reader.copy_to(header->key_id, sizeof header->key_id);
+  reader.copy_to(header->model_digest, sizeof header->model_digest);
+  header->answer_size = reader.read<uint32_t>();
+  const auto reserved_too = reader.read<uint32_t>();
+  const bool is_provision = header->kind == RequestKind::kProvision;
+  const bool known = !reader.failed() && version == kVersion && suite == kSuite && reserved == 0 &&
+                     reserved_too == 0 && (is_provision || header->kind == RequestKind::kPredict) &&
+                     is_answer_size(header->answer_size) && (!is_provision || is_zero(header->model_digest));
+  const bool has_size =
+      request_size >= kRequestOverhead && is_content_size(header->kind, request_size - kRequestOverhead);
+  return known && has_size ? Status::kOk : Status::kRequestUnreadable;
 }
 
 Status Channel::start() {
@@ -172,12 +161,14 @@ Status Channel::record(const std::shared_ptr<Epoch>& epoch, const uint8_t enc[kX
 }
 
 Status Channel::open(ByteView request, RequestKind kind, OpenedRequest* opened) {
-  if (read_request(request, kind, opened) != Status::kOk) return Status::kRequestUnreadable;
+  const Status header_read = read_request_header(request, request.size, opened);
+  if (header_read != Status::kOk || opened->kind != kind) return Status::kRequestUnreadable;
+  std::memcpy(opened->enc, request.data + kRequestHeaderSize, sizeof opened->enc);
   const std::shared_ptr<Epoch> epoch = find_epoch(opened->key_id);
   if (epoch == nullptr) return Status::kRequestUnreadable;
-  const ByteView header{request.data, kHeaderSize};
-  const ByteView ciphertext{request.data + kHeaderSize + kX25519KeySize,
-                            request.size - kHeaderSize - kX25519KeySize};
+  const ByteView header{request.data, kRequestHeaderSize};
+  const ByteView ciphertext{request.data + kRequestHeaderSize + kX25519KeySize,
+                            request.size - kRequestHeaderSize - kX25519KeySize};
   bool valid = false;
   Status status = hpke_setup_receiver(epoch->keys, opened->enc, Info(header.data, epoch->digest).view(),
                                       &opened->context, &valid);

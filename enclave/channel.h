@@ -21,21 +21,27 @@ namespace confidential_ml {
 enum class RequestKind : uint16_t { kPredict = 1, kProvision = 2 };
 
 inline constexpr size_t kKeyIdSize = 8;
+inline constexpr size_t kRequestHeaderSize = 56;
 inline constexpr size_t kRequestOverhead = 88 + kGcmTagSize;  // header, enc and tag around the plaintext
 inline constexpr size_t kAnswerOverhead = 48 + kGcmTagSize;
 
 // The smallest size in protocol.md section 3.3 that holds `size` bytes, at most 2^60.
 [[nodiscard]] uint64_t bucket_size(uint64_t size);
 
-// What a request's header asks for, before it is known whether it is one: 0 if it cannot be.
-[[nodiscard]] uint32_t requested_answer_size(ByteView request);
-
-// An opened request, and what its answer is sealed with.
-struct OpenedRequest {
+// What a request says in clear, which anybody can write.
+struct RequestHeader {
   RequestKind kind;
   uint8_t key_id[kKeyIdSize];
   uint8_t model_digest[kSha256Size];
   uint32_t answer_size;  // of the padded plaintext
+};
+
+// Reads the first kRequestHeaderSize bytes of a request that has `request_size` in all. kRequestUnreadable if
+// they, or that size, are none of a request's.
+[[nodiscard]] Status read_request_header(ByteView bytes, uint64_t request_size, RequestHeader* header);
+
+// An opened request, and what its answer is sealed with.
+struct OpenedRequest : RequestHeader {
   uint8_t enc[kX25519KeySize];
   ByteView request;  // all of it, where the caller has it
   uint8_t epoch_digest[kSha256Size];
@@ -57,6 +63,9 @@ class Channel {
   [[nodiscard]] Status new_epoch();
   void end_former_epoch();
   void epoch_part(uint8_t part[kEpochPartSize]) const;
+
+  // Whether a request to this key may be opened: that of the present epoch or of the former.
+  [[nodiscard]] bool has_key(const uint8_t key_id[kKeyIdSize]) const { return find_epoch(key_id) != nullptr; }
 
   // kRequestUnreadable for everything that is wrong with the request. May throw std::bad_alloc.
   [[nodiscard]] Status open(ByteView request, RequestKind kind, OpenedRequest* opened);

@@ -1,5 +1,6 @@
 #include "enclave/confidential_request.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "common/bytes.h"
@@ -185,17 +186,39 @@ Status seal_provision(Channel* channel, const OpenedRequest& opened, OutputBuffe
                      digest, answer);
 }
 
+// The longest answer that a request of this size can need. Of a model that is not loaded (any more) a row is
+// taken to have as many values as features.
+uint64_t longest_answer(const Registry& registry, const RequestHeader& header, uint64_t request_size) {
+  uint64_t features = 1, columns = 1;
+  if (const auto loaded = registry.find_by_digest(header.model_digest)) {
+    const Model& model = loaded->forest.model();
+    features = model.feature_count;
+    columns = std::max(prediction_columns(model, true), prediction_columns(model, false));
+  }
+  const uint64_t rows =
+      (request_size - kRequestOverhead - sizeof(PredictFields)) / (features * sizeof(float));
+  return bucket_size(kAnswerFieldsSize + kReceiptSize + rows * columns * sizeof(float));
+}
+
+// What can be said of a request by its header: anybody can write one that asks for a lot of memory.
+Status check_header(const Registry& registry, ByteView bytes, uint64_t request_size, RequestHeader* header) {
+  if (read_request_header(bytes, request_size, header) != Status::kOk) return Status::kRequestUnreadable;
+  if (header->answer_size <= kSmallAnswerContent) return Status::kOk;
+  const bool is_needed = header->kind == RequestKind::kPredict &&
+                         header->answer_size <= longest_answer(registry, *header, request_size);
+  return is_needed ? Status::kOk : Status::kRequestUnreadable;
+}
+
 // Opens, lets `body` fill the answer and seals it.
 template <typename Body>
-Status open_and_answer(Channel* channel, RequestKind kind, ByteView request, OutputBuffer* output,
+Status open_and_answer(Channel* channel, const RequestHeader& header, ByteView request, OutputBuffer* output,
                        Body body) {
-  const uint32_t answer_size = requested_answer_size(request);
-  if (answer_size == 0) return Status::kRequestUnreadable;
   // Room and memory before the request is open, which it is only once.
+  const uint32_t answer_size = header.answer_size;
   if (output->capacity < kAnswerOverhead + answer_size) return Status::kBufferTooSmall;
   Answer answer(answer_size);
   OpenedRequest opened;
-  const Status status = channel->open(request, kind, &opened);
+  const Status status = channel->open(request, header.kind, &opened);
   if (status != Status::kOk) return status;
   const ByteView plaintext = answer.finish(guarded([&] { return body(opened, &answer); }));
   output->size = kAnswerOverhead + answer_size;
@@ -204,17 +227,32 @@ Status open_and_answer(Channel* channel, RequestKind kind, ByteView request, Out
 
 }  // namespace
 
-Status answer_request(Channel* channel, const Registry& registry, ByteView request, OutputBuffer* answer) {
-  return open_and_answer(channel, RequestKind::kPredict, request, answer,
-                         [&](const OpenedRequest& opened, Answer* plain) {
-                           return answer_prediction(channel, registry, opened, plain);
-                         });
+Status check_request(const Channel& channel, const Registry& registry, ByteView header,
+                     uint64_t request_size) {
+  RequestHeader found;
+  const bool can_be_opened =
+      check_header(registry, header, request_size, &found) == Status::kOk && channel.has_key(found.key_id);
+  return can_be_opened ? Status::kOk : Status::kRequestUnreadable;
 }
 
-Status import_model(Channel* channel, ByteView request, OutputBuffer* sealed, OutputBuffer* answer) {
+Status answer_request(Channel* channel, const Registry& registry, ByteView request, OutputBuffer* answer) {
+  RequestHeader header;
+  const Status checked = check_header(registry, request, request.size, &header);
+  if (checked != Status::kOk || header.kind != RequestKind::kPredict) return Status::kRequestUnreadable;
+  return open_and_answer(channel, header, request, answer, [&](const OpenedRequest& opened, Answer* plain) {
+    return answer_prediction(channel, registry, opened, plain);
+  });
+}
+
+Status import_model(Channel* channel, const Registry& registry, ByteView request, OutputBuffer* sealed,
+                    OutputBuffer* answer) {
+  sealed->size = 0;
+  RequestHeader header;
+  const Status checked = check_header(registry, request, request.size, &header);
+  if (checked != Status::kOk || header.kind != RequestKind::kProvision) return Status::kRequestUnreadable;
   bool is_sealed = false;
-  const Status status = open_and_answer(
-      channel, RequestKind::kProvision, request, answer, [&](const OpenedRequest& opened, Answer* plain) {
+  const Status status =
+      open_and_answer(channel, header, request, answer, [&](const OpenedRequest& opened, Answer* plain) {
         const Status provisioned = seal_provision(channel, opened, sealed, plain);
         is_sealed = provisioned == Status::kOk;
         return provisioned;

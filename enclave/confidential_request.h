@@ -24,8 +24,13 @@ struct OutputBuffer {
                                     OutputBuffer* answer);
 
 // Seals the model that the request holds; nothing is sealed if the answer carries an error.
-[[nodiscard]] Status import_model(Channel* channel, ByteView request, OutputBuffer* sealed,
-                                  OutputBuffer* answer);
+[[nodiscard]] Status import_model(Channel* channel, const Registry& registry, ByteView request,
+                                  OutputBuffer* sealed, OutputBuffer* answer);
+
+// Whether a request of `request_size` bytes that begins with `header` may be one: kOk, or kRequestUnreadable,
+// which is what the calls above would say. So that a host need not set memory aside for whatever comes.
+[[nodiscard]] Status check_request(const Channel& channel, const Registry& registry, ByteView header,
+                                   uint64_t request_size);
 
 // Seals a flat model that this enclave can load again. May throw std::bad_alloc or PlanLimitExceeded.
 [[nodiscard]] Status check_and_seal(ByteView flat_model, const SealingRequest& request, OutputBuffer* sealed,

@@ -3,9 +3,9 @@
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <openssl/kdf.h>
 #include <openssl/params.h>
 
+#include <algorithm>
 #include <climits>
 #include <cstring>
 #include <memory>
@@ -18,8 +18,8 @@ namespace {
 struct Free {
   void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
   void operator()(EVP_CIPHER_CTX* context) const { EVP_CIPHER_CTX_free(context); }
-  void operator()(EVP_KDF* kdf) const { EVP_KDF_free(kdf); }
-  void operator()(EVP_KDF_CTX* context) const { EVP_KDF_CTX_free(context); }
+  void operator()(EVP_MD* digest) const { EVP_MD_free(digest); }
+  void operator()(EVP_CIPHER* cipher) const { EVP_CIPHER_free(cipher); }
   void operator()(EVP_PKEY* key) const { EVP_PKEY_free(key); }
   void operator()(EVP_PKEY_CTX* context) const { EVP_PKEY_CTX_free(context); }
 };
@@ -33,7 +33,7 @@ const uint8_t* address_of(ByteView value) {
 }
 
 OSSL_PARAM octets(const char* name, ByteView value) {
-  // OSSL_PARAM is shared with getters and so not const; HKDF only reads.
+  // OSSL_PARAM is shared with getters and so not const; here it is only read.
   return OSSL_PARAM_construct_octet_string(name, const_cast<uint8_t*>(address_of(value)), value.size);
 }
 
@@ -41,18 +41,53 @@ OSSL_PARAM octets(const char* name, ByteView value) {
 bool fits_int(ByteView view) { return view.size <= static_cast<size_t>(INT_MAX); }
 int as_int(ByteView view) { return static_cast<int>(view.size); }
 
-}  // namespace
+// Found once: to look an algorithm up by its name takes longer than to hash a few blocks.
+struct Algorithms {
+  const Owned<EVP_MD> sha256{EVP_MD_fetch(nullptr, "SHA256", nullptr)};
+  const Owned<EVP_CIPHER> aes256_gcm{EVP_CIPHER_fetch(nullptr, "AES-256-GCM", nullptr)};
+};
 
-Status sha256(std::initializer_list<ByteView> parts, uint8_t digest[kSha256Size]) {
-  Owned<EVP_MD_CTX> context(EVP_MD_CTX_new());
-  if (!context || EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr) != 1) return Status::kCryptoFailed;
-  for (const ByteView& part : parts) {
+const Algorithms& algorithms() {
+  static const Algorithms instance;
+  return instance;
+}
+
+Status sha256_of(ByteView first, std::initializer_list<ByteView> rest, uint8_t digest[kSha256Size]) {
+  const Owned<EVP_MD_CTX> context(EVP_MD_CTX_new());
+  const bool ready = context && EVP_DigestInit_ex2(context.get(), algorithms().sha256.get(), nullptr) == 1 &&
+                     EVP_DigestUpdate(context.get(), first.data, first.size) == 1;
+  if (!ready) return Status::kCryptoFailed;
+  for (const ByteView& part : rest) {
     if (EVP_DigestUpdate(context.get(), part.data, part.size) != 1) return Status::kCryptoFailed;
   }
   unsigned size = 0;
-  if (EVP_DigestFinal_ex(context.get(), digest, &size) != 1 || size != kSha256Size)
-    return Status::kCryptoFailed;
-  return Status::kOk;
+  const bool done = EVP_DigestFinal_ex(context.get(), digest, &size) == 1 && size == kSha256Size;
+  return done ? Status::kOk : Status::kCryptoFailed;
+}
+
+// HMAC (RFC 2104). libcrypto's own takes three times as long for what HPKE hashes, and its HKDF frees the
+// salt, a secret in HPKE, without wiping it. `output` may be one of the parts.
+Status hmac_sha256(ByteView key, std::initializer_list<ByteView> parts, uint8_t output[kSha256Size]) {
+  constexpr size_t kBlockSize = 64;
+  SecretBytes<kBlockSize> pad;  // the key, then zeros
+  SecretBytes<kSha256Size> inner;
+  Status status = Status::kOk;
+  if (key.size > kBlockSize) {
+    status = sha256_of(key, {}, pad.bytes);
+  } else if (key.size > 0) {
+    std::memcpy(pad.bytes, key.data, key.size);
+  }
+  for (uint8_t& byte : pad.bytes) byte ^= 0x36;
+  if (status == Status::kOk) status = sha256_of({pad.bytes, kBlockSize}, parts, inner.bytes);
+  for (uint8_t& byte : pad.bytes) byte ^= 0x36 ^ 0x5c;
+  return status == Status::kOk ? sha256_of({pad.bytes, kBlockSize}, {{inner.bytes, kSha256Size}}, output)
+                               : status;
+}
+
+}  // namespace
+
+Status sha256(std::initializer_list<ByteView> parts, uint8_t digest[kSha256Size]) {
+  return sha256_of({nullptr, 0}, parts, digest);
 }
 
 Status hkdf_sha256(ByteView key, ByteView salt, ByteView info, uint8_t* output, size_t output_size) {
@@ -61,31 +96,26 @@ Status hkdf_sha256(ByteView key, ByteView salt, ByteView info, uint8_t* output, 
   return status == Status::kOk ? hkdf_sha256_expand(prk.bytes, info, output, output_size) : status;
 }
 
-// As HMAC, which is all it is: libcrypto's HKDF frees the salt without wiping it, and in HPKE that is a
-// secret.
 Status hkdf_sha256_extract(ByteView salt, ByteView key, uint8_t output[kSha256Size]) {
-  size_t size = 0;
-  const uint8_t* done = EVP_Q_mac(nullptr, "HMAC", nullptr, "SHA256", nullptr, address_of(salt), salt.size,
-                                  address_of(key), key.size, output, kSha256Size, &size);
-  return done != nullptr && size == kSha256Size ? Status::kOk : Status::kCryptoFailed;
+  return hmac_sha256(salt, {key}, output);
 }
 
 Status hkdf_sha256_expand(const uint8_t prk[kSha256Size], ByteView info, uint8_t* output,
                           size_t output_size) {
-  const Owned<EVP_KDF> kdf(EVP_KDF_fetch(nullptr, "HKDF", nullptr));
-  const Owned<EVP_KDF_CTX> context(EVP_KDF_CTX_new(kdf.get()));
-  if (!context) return Status::kCryptoFailed;
-  char digest[] = "SHA256";
-  int mode = EVP_KDF_HKDF_MODE_EXPAND_ONLY;
-  const OSSL_PARAM parameters[] = {
-      OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, digest, 0),
-      OSSL_PARAM_construct_int(OSSL_KDF_PARAM_MODE, &mode),
-      octets(OSSL_KDF_PARAM_KEY, {prk, kSha256Size}),
-      octets(OSSL_KDF_PARAM_INFO, info),
-      OSSL_PARAM_construct_end(),
-  };
-  return EVP_KDF_derive(context.get(), output, output_size, parameters) == 1 ? Status::kOk
-                                                                             : Status::kCryptoFailed;
+  if (output_size > 255 * kSha256Size) return Status::kCryptoFailed;
+  SecretBytes<kSha256Size> block;
+  size_t block_size = 0;  // none before the first
+  for (uint8_t counter = 1; output_size > 0; ++counter) {
+    const Status status =
+        hmac_sha256({prk, kSha256Size}, {{block.bytes, block_size}, info, {&counter, 1}}, block.bytes);
+    if (status != Status::kOk) return status;
+    block_size = kSha256Size;
+    const size_t size = std::min(output_size, kSha256Size);
+    std::memcpy(output, block.bytes, size);
+    output += size;
+    output_size -= size;
+  }
+  return Status::kOk;
 }
 
 Status x25519_public_key(const uint8_t private_key[kX25519KeySize], uint8_t public_key[kX25519KeySize]) {
@@ -132,7 +162,7 @@ Status aes256_gcm_encrypt(const GcmKey& key, ByteView aad, ByteView plaintext, u
   int size = 0;
   const bool done =
       context && fits_int(aad) && fits_int(plaintext) &&
-      EVP_EncryptInit_ex(context.get(), EVP_aes_256_gcm(), nullptr, key.key, key.nonce) == 1 &&
+      EVP_EncryptInit_ex(context.get(), algorithms().aes256_gcm.get(), nullptr, key.key, key.nonce) == 1 &&
       EVP_EncryptUpdate(context.get(), nullptr, &size, aad.data, as_int(aad)) == 1 &&
       EVP_EncryptUpdate(context.get(), ciphertext, &size, plaintext.data, as_int(plaintext)) == 1 &&
       EVP_EncryptFinal_ex(context.get(), ciphertext + size, &size) == 1 &&
@@ -149,7 +179,7 @@ Status aes256_gcm_decrypt(const GcmKey& key, ByteView aad, ByteView ciphertext,
   int size = 0;
   const bool done =
       context && fits_int(aad) && fits_int(ciphertext) &&
-      EVP_DecryptInit_ex(context.get(), EVP_aes_256_gcm(), nullptr, key.key, key.nonce) == 1 &&
+      EVP_DecryptInit_ex(context.get(), algorithms().aes256_gcm.get(), nullptr, key.key, key.nonce) == 1 &&
       EVP_DecryptUpdate(context.get(), nullptr, &size, aad.data, as_int(aad)) == 1 &&
       EVP_DecryptUpdate(context.get(), plaintext, &size, ciphertext.data, as_int(ciphertext)) == 1 &&
       EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_AEAD_SET_TAG, kGcmTagSize, expected_tag) == 1;

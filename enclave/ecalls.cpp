@@ -274,10 +274,18 @@ uint32_t enclave_import_model(const uint8_t* request, size_t request_size, uint8
     }
     OutputBuffer sealed_output{sealed, sealed_capacity, 0};
     OutputBuffer output{answer_buffer, answer_capacity, 0};
-    const Status status = import_model(&channel(), {request, request_size}, &sealed_output, &output);
+    const Status status =
+        import_model(&channel(), registry(), {request, request_size}, &sealed_output, &output);
     if (status != Status::kOk) return status;
     write_size(sealed_output.size, sealed_size);
     write_size(output.size, answer_size);
     return status;
+  });
+}
+
+uint32_t enclave_check_request(const uint8_t* header, size_t header_size, uint64_t request_size) {
+  return answer([&] {
+    if (header == nullptr || header_size != kRequestHeaderSize) return Status::kInvalidArgument;
+    return check_request(channel(), registry(), {header, header_size}, request_size);
   });
 }

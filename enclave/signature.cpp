@@ -2,7 +2,9 @@
 
 #include <openssl/evp.h>
 
+#include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <memory>
 
 #include "enclave/platform.h"
@@ -31,7 +33,30 @@ Status derive_public_key(SigningKey* key) {
   return done ? Status::kOk : Status::kCryptoFailed;
 }
 
+// y of the points of small order; each stands for both signs of x.
+constexpr uint8_t kSmallOrder[][kEd25519KeySize] = {
+    {},
+    {1},
+    {0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0,
+     0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05},
+    {0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f,
+     0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a},
+    {0xec, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+     0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f}};
+
 }  // namespace
+
+bool signature_key_is_sound(const uint8_t public_key[kEd25519KeySize]) {
+  uint8_t y[kEd25519KeySize];
+  std::memcpy(y, public_key, sizeof y);
+  y[kEd25519KeySize - 1] &= 0x7f;  // without the sign of x
+  // 2^255 - 19 and the 18 numbers above it differ in the lowest byte alone.
+  const bool is_reduced =
+      y[0] < 0xed || y[kEd25519KeySize - 1] != 0x7f ||
+      !std::all_of(y + 1, y + kEd25519KeySize - 1, [](uint8_t byte) { return byte == 0xff; });
+  const auto is_y = [&](const auto& small) { return std::memcmp(y, small, sizeof y) == 0; };
+  return is_reduced && std::none_of(std::begin(kSmallOrder), std::end(kSmallOrder), is_y);
+}
 
 Status signature_generate(SigningKey* key) {
   const Status status = platform_random(key->private_key.bytes, kEd25519KeySize);
@@ -52,6 +77,7 @@ Status signature_make(const SigningKey& key, ByteView message, uint8_t signature
 Status signature_verify(const uint8_t public_key[kEd25519KeySize], ByteView message,
                         const uint8_t signature[kEd25519SignatureSize], bool* valid) {
   *valid = false;
+  if (!signature_key_is_sound(public_key)) return Status::kOk;
   const Owned<EVP_PKEY> key(
       EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, nullptr, public_key, kEd25519KeySize));
   const Owned<EVP_MD_CTX> context(EVP_MD_CTX_new());

@@ -24,9 +24,11 @@ struct SigningKey {
 [[nodiscard]] Status signature_make(const SigningKey& key, ByteView message,
                                     uint8_t signature[kEd25519SignatureSize]);
 
-// kOk with *valid = false when the signature is wrong or the public key is no point. There are public keys
-// (of small order, all zeros among them) under which anybody can sign: who relies on a key must know whose it
-// is.
+// Whether a public key can be somebody's: written as RFC 8032, 5.1.2 writes it, and none of the eight points
+// of small order (all zeros is one), under which anybody can sign. Whether it is on the curve is not asked.
+[[nodiscard]] bool signature_key_is_sound(const uint8_t public_key[kEd25519KeySize]);
+
+// kOk with *valid = false when the signature is wrong, or the public key is not sound or no point.
 [[nodiscard]] Status signature_verify(const uint8_t public_key[kEd25519KeySize], ByteView message,
                                       const uint8_t signature[kEd25519SignatureSize], bool* valid);
 

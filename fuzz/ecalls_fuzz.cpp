@@ -231,11 +231,11 @@ test::RequestHeader header_from(const Bytes& bytes) {
 
 bool is_bucket(size_t size) { return test::smallest_bucket(size) == size; }
 
-// Section 3 of the protocol, for the ecall of `kind`.
-bool is_right(const test::RequestHeader& header, uint16_t kind, const test::EpochKey& epoch) {
+// Section 3 of the protocol, for the ecall of `kind`; key id and long answers aside.
+bool has_form(const test::RequestHeader& header, uint16_t kind, size_t plaintext_size) {
   return header.version == 1 && header.suite == 1 && header.kind == kind && header.zero == 0 &&
-         header.zero_too == 0 && header.key_id == test::part(epoch.digest, 0, 8) &&
-         is_bucket(header.answer_size) && header.answer_size <= kMaxAnswerContent &&
+         header.zero_too == 0 && is_bucket(plaintext_size) && is_bucket(header.answer_size) &&
+         header.answer_size <= kMaxAnswerContent &&
          (kind == test::kPredictKind || is_zero(header.model_digest));
 }
 
@@ -293,6 +293,7 @@ class Session {
   void raw_request();
   void sealed_request();
 
+  bool may_need(const test::RequestHeader& header, size_t plaintext_size);
   void send(const SealedRequestStep& step, const Bytes& plaintext);
   void check_answer(const test::SealedRequest& request, const Bytes& plaintext, const Bytes& answer_bytes,
                     const Bytes& sealed);
@@ -558,6 +559,21 @@ void Session::sealed_request() {
   send(s, plaintext);
 }
 
+// Section 3 of the protocol: no more than 64 KiB, or than an answer to so long a request can have.
+bool Session::may_need(const test::RequestHeader& header, size_t plaintext_size) {
+  if (header.answer_size <= 64u << 10) return true;
+  if (header.kind == test::kProvisionKind) return false;
+  size_t features = 1, columns = 1;
+  for (const uint64_t handle : handles_) {
+    const Description d = description_of(handle);
+    if (std::memcmp(d.digest, header.model_digest.data(), sizeof d.digest) != 0) continue;
+    features = d.features;
+    columns = std::max(d.groups, d.columns);
+  }
+  const size_t rows = (plaintext_size - kPredictFields) / (4 * features);
+  return header.answer_size <= test::smallest_bucket(48 + 344 + rows * columns * 4);
+}
+
 void Session::send(const SealedRequestStep& step, const Bytes& plaintext) {
   const test::EpochKey epoch = epochs().key(step.epoch);
   const test::RequestHeader header = header_of(step, epoch);
@@ -566,10 +582,12 @@ void Session::send(const SealedRequestStep& step, const Bytes& plaintext) {
   const size_t offset = step.patch.offset % request.bytes.size();
   uint8_t& byte = request.bytes[step.patch.from_end != 0 ? request.bytes.size() - 1 - offset : offset];
   byte = static_cast<uint8_t>(byte ^ step.patch.xor_with);
-  bool readable = step.patch.xor_with == 0 && is_bucket(plaintext.size()) && epochs().is_readable(epoch) &&
-                  is_right(header, provision ? 2 : 1, epoch);
-  const uint32_t asked = field<uint32_t>(request.bytes, 48);
-  const size_t room = 64 + size_t{is_bucket(asked) && asked <= kMaxAnswerContent ? asked : 0};
+  const test::RequestHeader sent_header = header_from(test::part(request.bytes, 0, 56));
+  const bool formed =
+      has_form(sent_header, provision ? 2 : 1, plaintext.size()) && may_need(sent_header, plaintext.size());
+  bool readable = formed && step.patch.xor_with == 0 && epochs().is_readable(epoch) &&
+                  header.key_id == test::part(epoch.digest, 0, 8);
+  const size_t room = 64 + size_t{formed ? sent_header.answer_size : 0};
   const size_t sealed_room = plaintext.size() + 2000;
   if (step.capacity_short > 0) {
     const Sent sent = send_request(provision, request.bytes,

@@ -20,8 +20,10 @@ namespace {
 
 constexpr size_t kIdentitySize = 72;
 constexpr size_t kDescriptionSize = 192;
-constexpr size_t kAnswerSizeOffset = 48;  // in a confidential request
+constexpr size_t kRequestHeaderSize = 56, kAnswerSizeOffset = 48;  // of a confidential request
 constexpr size_t kRequestOverhead = 104, kAnswerOverhead = 64;
+// The least that is worth an ecall of its own to find out whether it is asked for in earnest.
+constexpr size_t kLargeMessage = 64 << 10;
 
 // Counts forks, so that "is this still the process that made the enclave" costs one load instead of a system
 // call.
@@ -56,15 +58,11 @@ void cut(std::string* buffer, const uint8_t size_bytes[8]) {
   buffer->resize(size);
 }
 
-// Room for the answer: the request says in clear how long it will be. What is longer than any request is not
-// even copied.
-std::string answer_buffer(ByteView request, size_t max_content) {
-  if (request.size > kRequestOverhead + max_content) throw EnclaveException(Status::kRequestUnreadable);
+// As the request says it in clear.
+uint32_t answer_size_of(ByteView request) {
   Reader reader(request.data, request.size);
   reader.take(kAnswerSizeOffset);
-  const auto size = reader.read<uint32_t>();
-  if (reader.failed() || size > kMaxAnswerContent) throw EnclaveException(Status::kRequestUnreadable);
-  return std::string(kAnswerOverhead + size, '\0');
+  return reader.read<uint32_t>();
 }
 
 }  // namespace
@@ -234,6 +232,26 @@ void Enclave::end_former_epoch() {
   uint32_t status = 0;
   const oe_result_t result = enclave_end_former_epoch(call.get(), &status);
   finish(call, result, status);
+}
+
+void Enclave::check_request(ByteView header, uint64_t request_size) {
+  if (header.size != kRequestHeaderSize) throw EnclaveException(Status::kRequestUnreadable);
+  const Call call(*this);
+  uint32_t status = 0;
+  const oe_result_t result =
+      enclave_check_request(call.get(), &status, header.data, header.size, request_size);
+  finish(call, result, status);
+}
+
+// Room for the answer. What is longer than any request is not even looked at, and nothing that is large is
+// copied or set aside for before the enclave has seen the header.
+std::string Enclave::answer_buffer(ByteView request, size_t max_content) {
+  if (request.size < kRequestHeaderSize || request.size > kRequestOverhead + max_content)
+    throw EnclaveException(Status::kRequestUnreadable);
+  const uint32_t size = answer_size_of(request);
+  if (request.size > kLargeMessage || size > kLargeMessage)
+    check_request({request.data, kRequestHeaderSize}, request.size);
+  return std::string(kAnswerOverhead + size, '\0');
 }
 
 std::string Enclave::answer_request(ByteView request) {

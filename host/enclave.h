@@ -87,6 +87,8 @@ class Enclave {
   std::string evidence(ByteView nonce);
   void new_epoch();
   void end_former_epoch();
+  // Throws kRequestUnreadable if a request of this size with this header (56 bytes) cannot be opened; cheap.
+  void check_request(ByteView header, uint64_t request_size);
   std::string answer_request(ByteView request);
   ImportedModel import_model(ByteView request);
 
@@ -105,6 +107,7 @@ class Enclave {
   void predict_block(const Prediction& prediction, const PredictRequest& request, size_t first_row,
                      size_t row_count);
   void finish(const Call& call, oe_result_t result, uint32_t status) const;
+  std::string answer_buffer(ByteView request, size_t max_content);
 
   bool is_forked() const;
   bool is_interrupted() const;  // this thread is in a signal handler, on top of a prediction of this enclave

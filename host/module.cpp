@@ -135,6 +135,11 @@ py::bytes answer_request(Enclave& enclave, const py::object& request) {
   return py::bytes(call(enclave, [&] { return enclave.answer_request(bytes); }));
 }
 
+void check_request(Enclave& enclave, const py::object& header, uint64_t request_size) {
+  const ByteView bytes = view(header);
+  call(enclave, [&] { return enclave.check_request(bytes, request_size), true; });
+}
+
 py::tuple import_model(Enclave& enclave, const py::object& request) {
   const ByteView bytes = view(request);
   const ImportedModel imported = call(enclave, [&] { return enclave.import_model(bytes); });
@@ -207,6 +212,7 @@ PYBIND11_MODULE(_core, module) {
       .def("evidence", &evidence, py::arg("nonce"))
       .def("new_epoch", &new_epoch)
       .def("end_former_epoch", &end_former_epoch)
+      .def("check_request", &check_request, py::arg("header"), py::arg("request_size"))
       .def("answer_request", &answer_request, py::arg("request"))
       .def("import_model", &import_model, py::arg("request"))
       .def("load_model", &load_model, py::arg("sealed"))

@@ -69,6 +69,19 @@ def config_digest() -> bytes:
     return hashlib.sha256(b"confidential_ml config v1" + b"".join(values)).digest()
 
 
+def anybody_can_sign(key: bytes) -> bool:
+    """Whether eight times the point of a public key is the neutral one, or its y is not reduced."""
+    prime = 2**255 - 19
+    d = -121665 * pow(121666, -1, prime)
+    y = int.from_bytes(key, "little") % 2**255
+    if y >= prime:
+        return True
+    for _ in range(3):  # double it: x^2 follows from -x^2 + y^2 = 1 + d x^2 y^2
+        x2 = (y * y - 1) * pow(d * y * y + 1, -1, prime) % prime
+        y = (y * y + x2) * pow(2 - y * y + x2, -1, prime) % prime
+    return y == 1
+
+
 def is_bucket(size: int) -> bool:
     return any(size == m << k for m in range(8, 16) for k in range(5, 40))
 
@@ -214,21 +227,38 @@ class ReferenceEnclave:
         answer = self._answered(self._open(request, 2), provision)
         return (sealed[0] if sealed else b""), answer
 
-    def _open(self, request: bytes, kind: int) -> Opened:
-        size = len(request) - 88 - 16
-        if not is_bucket(size) or size > limits()[MAX_CONTENT[kind]]:
+    def check_request(self, header: bytes, size: int) -> None:
+        if len(header) != 56:
             raise RequestUnreadableError
-        header, enc = request[:56], request[56:88]
+        self._epoch_of(header, size, int.from_bytes(header[4:6], "little"))
+
+    def _epoch_of(self, header: bytes, request_size: int, kind: int) -> Epoch:
+        size = request_size - 88 - 16
+        if kind not in MAX_CONTENT or not is_bucket(size) or size > limits()[MAX_CONTENT[kind]]:
+            raise RequestUnreadableError
         version, suite, found_kind, zero, key_id, digest, answer_size, zero_too = struct.unpack("<HHHH8s32sII", header)
         if (version, suite, found_kind, zero, zero_too) != (1, 1, kind, 0, 0) or (kind == 2 and digest != bytes(32)):
             raise RequestUnreadableError
-        if not is_bucket(answer_size) or answer_size > limits()["kMaxAnswerContent"]:
+        if not is_bucket(answer_size) or answer_size > min(self._longest_answer(kind, digest, size), 16 << 20):
             raise RequestUnreadableError
         with self._lock:
             epochs = [one for one in (self.epoch, self.former) if one is not None and one.key_id == key_id]
         if not epochs:
             raise RequestUnreadableError
-        epoch = epochs[0]
+        return epochs[0]
+
+    def _longest_answer(self, kind: int, digest: bytes, plaintext_size: int) -> int:
+        found = [(one.features, max(one.groups, one.values)) for one in self.models if one.digest == digest]
+        features, columns = found[0] if found else (1, 1)
+        rows = (plaintext_size - 40) // (4 * features) if kind == 1 else 0
+        return max(64 << 10, smallest_bucket(392 + 4 * rows * columns))
+
+    def _open(self, request: bytes, kind: int) -> Opened:
+        header, enc = request[:56], request[56:88]
+        if len(header) != 56:
+            raise RequestUnreadableError
+        epoch = self._epoch_of(header, len(request), kind)
+        digest, answer_size = header[16:48], int.from_bytes(header[48:52], "little")
         info = b"confidential_ml request v1" + header + epoch.digest
         try:
             context = SUITE.create_recipient_context(enc, KEMKey.from_pyca_cryptography_key(epoch.private_key), info)
@@ -323,6 +353,8 @@ class ReferenceEnclave:
         else:
             signed = digest + struct.pack("<QH", version, id_size) + model_id
             try:
+                if anybody_can_sign(owner):
+                    raise InvalidSignature
                 key = Ed25519PublicKey.from_public_bytes(owner)
                 key.verify(signature, b"confidential_ml owner v1" + signed)
             except InvalidSignature:

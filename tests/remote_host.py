@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import os
+import signal
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +34,22 @@ class Clock:
 
     def advance(self, seconds: float) -> None:
         self.now += datetime.timedelta(seconds=seconds)
+
+
+def exit_code_of_child(check: Callable[[], object]) -> int:
+    """0 if `check` passes in a forked child; 1 if it raises; minus a signal's number if it hangs."""
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        code = 1
+        try:
+            check()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 class Host:

@@ -111,6 +111,7 @@ def unreadable(claims: Claims, digest: bytes, features: int) -> Iterator[Case]:
             ("last", 1),
         ],
         *[("answer_size", size) for size in (0, 255, 257, 513, largest + 1, largest // 9 * 10)],
+        *[("answer_size", size) for size in (72 << 10, largest)],  # no answer to so few rows is so long
         ("key_id", bytes(8)),
     ]
     for field, value in broken:
@@ -124,6 +125,8 @@ def unreadable(claims: Claims, digest: bytes, features: int) -> Iterator[Case]:
     yield Case(
         "kind 2 with a model digest", encrypted(claims, plaintext, header={"digest": digest, "kind": 2}), UNREADABLE
     )
+    longest = encrypted(claims, plaintext, header={"kind": 2, "answer_size": 72 << 10})
+    yield Case("kind 2 with a long answer", longest, UNREADABLE)
     longer = Request(good.message + b"\0", good.kind, good.answer_size, good.answer_secret)
     yield Case("a byte added", longer, UNREADABLE)
     header = {"digest": digest}
@@ -223,6 +226,7 @@ def _owned(claims: Claims, flat: bytes) -> Iterator[Case]:
     key = Ed25519PrivateKey.generate()
     owner, other = (one.public_key().public_bytes_raw() for one in (key, Ed25519PrivateKey.generate()))
     right = owner_signature(key, flat, 3, b"case")
+    unmade = b"\1" + bytes(63)  # right under some keys that nobody needs to have
     for name, content, expected in (
         ("owned", provision_content(flat, owner=owner, signature=right, version=3), OK),
         ("version of another", provision_content(flat, owner=owner, signature=right, version=4), OWNER_SIGNATURE_WRONG),
@@ -238,6 +242,10 @@ def _owned(claims: Claims, flat: bytes) -> Iterator[Case]:
             provision_content(flat, owner=owner, signature=owner_signature(key, b"other", 3, b"case"), version=3),
             OWNER_SIGNATURE_WRONG,
         ),
+        *[
+            (f"owner {weak.hex()}", provision_content(flat, owner=weak, signature=unmade), OWNER_SIGNATURE_WRONG)
+            for weak in (b"\1" + bytes(31), b"\1" + bytes(30) + b"\x80", b"\xee" + b"\xff" * 30 + b"\x7f")
+        ],
         ("signature of nobody", provision_content(flat, signature=right, version=3), OWNER_SIGNATURE_WRONG),
     ):
         yield Case(name, encrypted(claims, padded(content), header={"kind": 2}), expected)

@@ -19,7 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from http_host import Handler, HttpHost, Misbehave, answers, cuts, drips, floods, hangs_up, says, serves_and_hangs_up
 from reference_enclave import ReferenceEnclave, ReferenceModel
-from remote_host import POLICY, Host
+from remote_host import POLICY, Host, exit_code_of_child
 
 import confidential_ml as cml
 from confidential_ml import remote_session
@@ -165,6 +165,41 @@ def test_threads_that_come_first_attest_once(http: HttpHost) -> None:
         for thread in threads:
             thread.join(30)
         assert (len(results), client.attestation_count) == (8, 1)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_has_a_lock_and_connections_of_its_own(http: HttpHost) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+    peers: list[Any] = []
+
+    def note(handler: Handler) -> bool:
+        peers.append(handler.client_address)
+        return False
+
+    def wait(handler: Handler) -> bool:
+        asked.set()
+        go_on.wait(30)
+        return note(handler)
+
+    http.always = note
+    options: dict[str, Any] = {"root": http.host.platform.root, "clock": http.host.clock, **PATIENT}
+    with ConfidentialClient(http.url, POLICY, **options) as client:
+        http.plan = [wait]
+        thread = threading.Thread(target=client.attest, daemon=True)
+        thread.start()
+        assert asked.wait(20)
+        # A thread of the parent holds the lock now, and its connection.
+        assert exit_code_of_child(lambda: np.testing.assert_array_equal(client.predict(ROWS), EXPECTED)) == 0
+        of_child = set(peers)
+        go_on.set()
+        thread.join(20)
+        np.testing.assert_array_equal(client.predict(ROWS), EXPECTED)
+        client.predict(ROWS)
+        assert exit_code_of_child(lambda: client.predict(ROWS)) == 0  # beside an idle connection of the parent
+        of_parent = set(peers) - of_child
+        np.testing.assert_array_equal(client.predict(ROWS), EXPECTED)
+        assert len(of_child) == 1
+        assert len(of_parent) == 2, "the parent's and the second child's"
 
 
 # ---- event loops ----------------------------------------------------------------------------------------------------

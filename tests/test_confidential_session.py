@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from request_cases import UNREADABLE, predictions, provisions, unreadable
+from remote_host import exit_code_of_child
+from request_cases import UNREADABLE, encrypted, predictions, provisions, unreadable
 
 import confidential_ml as cml
 from confidential_ml import simulated_platform
@@ -144,3 +146,76 @@ def test_every_broken_model_gets_its_status(session: Session) -> None:
         with pytest.raises(cml.RequestUnreadableError):
             session.enclave.import_model(case.request.message)
     assert len(cases) > 20
+
+
+@pytest.mark.parametrize("owned_first", [False, True])
+def test_a_model_loaded_with_and_without_its_owner_has_receipts(
+    session: Session, tmp_path: Path, owned_first: bool
+) -> None:
+    key = Ed25519PrivateKey.generate()
+    options: list[dict[str, Any]] = [{"model_id": "nobodys"}, {"model_id": "owned", "owner_key": key, "version": 4}]
+    models = []
+    for number, one in enumerate(options[::-1] if owned_first else options):
+        cml.seal(FIXTURES / MODELS[0], tmp_path / f"{number}.model", enclave=session.enclave, **one)
+        models.append(cml.ConfidentialModel.load_sealed(tmp_path / f"{number}.model", enclave=session.enclave))
+    remote = session.remote(model_owner=cml.owner_id(key), min_model_version=4)
+    values, (receipt,) = remote.predict(ROWS, receipt=True)
+    assert values.tobytes() == models[0].predict(ROWS).tobytes()
+    first = models[0].info
+    assert (receipt.receipt.owner, receipt.receipt.model_version) == (first.owner, first.model_version)
+
+
+def peak_growth(act: Callable[[], object]) -> int:
+    """Bytes by which the memory of this process grows while it does something."""
+
+    def kib(name: str) -> int:
+        return int(re.findall(rf"^{name}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)[0])
+
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = kib("VmRSS")
+    act()
+    return (kib("VmHWM") - before) << 10
+
+
+def test_a_header_that_asks_for_much_costs_little(session: Session) -> None:
+    """360 bytes that anybody can send made the host set aside 16 MiB, several times over."""
+    session.remote().provision(FIXTURES / MODELS[0], model_id="m")
+    with session.load_stored() as local:
+        claims = session.remote().attestation.claims
+        good = session.remote()
+        good.predict(ROWS)
+        digest = bytes.fromhex(local.info.model_digest)
+        fields: dict[str, int | bytes] = {"digest": digest, "answer_size": 16 << 20}
+        honest_key = encrypted(claims, bytes(256), header=fields).message
+        messages = [b"\1\0\2\0" + message for message in (honest_key, honest_key[:8] + bytes(8) + honest_key[16:])]
+
+        def ask() -> None:
+            for message in messages:
+                assert session.endpoint.handle(message) == b"\1\0\1\0"
+
+        ask()
+        assert peak_growth(ask) < 2 << 20
+        assert good.predict(ROWS).tobytes() == local.predict(ROWS).tobytes()
+
+
+def test_a_long_message_to_another_key_is_not_even_copied(session: Session) -> None:
+    claims = session.remote().attestation.claims
+    good = encrypted(claims, b"", header={"kind": 2}).message
+    size = 104 + (64 << 20)
+    message = (b"\1\0\2\0" + good[:8] + bytes(8) + good[16:]).ljust(4 + size, b"\0")
+    assert session.endpoint.handle(message) == b"\1\0\1\0"
+    assert peak_growth(lambda: session.endpoint.handle(message)) < 2 << 20
+    assert peak_growth(lambda: message[1:]) > 60 << 20, "what is copied is seen"
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_says_whose_the_enclave_is(session: Session) -> None:
+    def ask() -> None:
+        assert session.endpoint.handle(b"\1\0\1\0") == b"\1\0\3\0"
+        with pytest.raises(cml.EnclaveError, match="fork"):
+            session.endpoint.evidence()
+
+    session.remote().attest()
+    assert session.endpoint.evidence()
+    assert exit_code_of_child(ask) == 0
+    assert session.endpoint.handle(b"\1\0\1\0").startswith(b"\1\0\0\0")

@@ -185,6 +185,17 @@ def test_receipts_that_were_changed_are_refused(
     assert (refused["error"], refused["reason"]) == ("RemoteError", "receipt")
 
 
+def test_a_receipt_may_name_another_of_the_models_with_the_same_digest(node: Node, platform: SimulatedPlatform) -> None:
+    owned, nobodys = ReferenceModel(owner=b"\5" * 32, version=3), ReferenceModel()
+    enclave = ReferenceEnclave(platform, owned, nobodys)
+    for loaded, answers_with in ([owned, nobodys], nobodys), ([owned], nobodys):
+        enclave.models = loaded
+        request = bytes.fromhex(ask_for(node, enclave, ROWS, wantsReceipt=True)["message"])
+        enclave.models = [answers_with]
+        told = node.ask("answer", answer=enclave.answer_request(request).hex(), mrenclave=MRENCLAVE.hex())
+        assert told.get("reason") == (None if answers_with in loaded else "receipt")
+
+
 def test_modules_have_no_dependency_and_no_way_to_run_text() -> None:
     sources = sorted((Path(__file__).parent.parent / "src/confidential_ml/server/console").rglob("*.js"))
     assert len(sources) > 15

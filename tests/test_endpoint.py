@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reference_enclave import ReferenceEnclave, ReferenceModel
-from remote_host import Host
+from remote_host import Host, exit_code_of_child
 from request_cases import predictions, provisions, unreadable
 
 import confidential_ml as cml
@@ -259,6 +259,51 @@ def test_only_one_model_is_provisioned_at_once(platform: SimulatedPlatform, tmp_
     assert endpoint.handle(REQUEST + other.message).startswith(OK)
 
 
+# ---- a forked child -------------------------------------------------------------------------------------------------
+
+
+class WaitingForAll(Waiting):
+    """Waits also where an endpoint holds its other locks."""
+
+    def evidence(self, nonce: bytes = b"") -> bytes:
+        self.entered.release()
+        assert self.go_on.wait(20)
+        return super().evidence(nonce)
+
+    def new_epoch(self) -> None:
+        self.entered.release()
+        assert self.go_on.wait(20)
+        super().new_epoch()
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.parametrize("held", ["evidence", "provisioning", "epochs"])
+def test_a_forked_child_waits_for_nothing_that_threads_of_its_parent_hold(
+    platform: SimulatedPlatform, tmp_path: Path, held: str
+) -> None:
+    enclave = WaitingForAll(platform, MODEL)
+    host = Host(platform, enclave, store=tmp_path, max_requests=1)
+    provision = provision_to(enclave).message
+    if held == "epochs":
+        host.clock.advance(3600)
+    message = REQUEST + provision if held == "provisioning" else EVIDENCE
+    (thread,) = in_threads([lambda: host.endpoint.handle(message)])
+    assert enclave.entered.acquire(timeout=20)
+    assert host.endpoint.handle(EVIDENCE) == TRY_LATER
+
+    def ask_all() -> None:
+        enclave.go_on = threading.Event()
+        enclave.go_on.set()
+        assert host.endpoint.handle(EVIDENCE).startswith(OK)
+        assert host.endpoint.handle(REQUEST + provision).startswith(OK)
+        assert host.endpoint.handle(REQUEST + request_to(enclave).message).startswith(OK)
+
+    assert exit_code_of_child(ask_all) == 0
+    enclave.go_on.set()
+    thread.join(20)
+    assert host.endpoint.handle(EVIDENCE).startswith(OK)
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
@@ -272,6 +317,7 @@ def test_only_one_model_is_provisioned_at_once(platform: SimulatedPlatform, tmp_
         ({"max_message_size": 0}, "max_message_size"),
         ({"collateral": b"{}"}, "collateral"),
         ({"store": 5}, "store"),
+        ({"check_room": 5}, "check_room"),
         ({"store": "/nowhere/at/all"}, "existing directory"),
     ],
 )
@@ -445,8 +491,43 @@ def test_a_directory_takes_256_models(enclave: ReferenceEnclave, tmp_path: Path)
     for number in range(255):
         (tmp_path / f"{number}.sealed").write_bytes(b"")
     assert endpoint.handle(REQUEST + provision_to(enclave).message).startswith(OK)
-    assert endpoint.handle(REQUEST + provision_to(enclave).message) == TRY_LATER
+    answered = enclave.epoch.opened.copy()
+    assert endpoint.handle(REQUEST + provision_to(enclave).message) == REFUSED
     assert len(list(tmp_path.iterdir())) == 256
+    assert enclave.epoch.opened == answered, "a model was opened that nobody has room for"
+    next(tmp_path.glob("7.sealed")).unlink()
+    assert endpoint.handle(REQUEST + provision_to(enclave).message).startswith(OK)
+
+
+def test_a_store_without_room_is_asked_before_a_model_is_opened(enclave: ReferenceEnclave) -> None:
+    def check_room() -> None:
+        if not stored:
+            raise cml.ModelRefusedError("no room")
+
+    stored: list[bytes] = []
+    endpoint = ConfidentialEndpoint(enclave, store=lambda sealed, _: stored.append(sealed), check_room=check_room)
+    request = provision_to(enclave)
+    assert endpoint.handle(REQUEST + request.message) == REFUSED
+    stored.append(b"room")
+    assert open_answer(request, endpoint.handle(REQUEST + request.message)[4:]).status == 0, "it was not used up"
+
+
+def test_a_model_that_cannot_be_opened_keeps_nobody_waiting(platform: SimulatedPlatform, tmp_path: Path) -> None:
+    """Long messages to a key that the enclave does not have get neither into it nor the turn of another model."""
+    enclave = Waiting(platform, MODEL)
+    endpoint = ConfidentialEndpoint(enclave, store=tmp_path)
+    good = provision_to(enclave).message
+    other_key = good[:8] + bytes(8) + good[16:]
+    wrong_size = good + b"\0"
+    for garbage in (other_key, wrong_size, good[:50]):
+        assert endpoint.handle(REQUEST + garbage) == UNREADABLE
+    assert not enclave.entered.acquire(blocking=False)
+    (thread,) = in_threads([lambda: endpoint.handle(REQUEST + good)])
+    assert enclave.entered.acquire(timeout=20)
+    assert endpoint.handle(REQUEST + other_key) == UNREADABLE, "not even while another has its turn"
+    enclave.go_on.set()
+    thread.join(20)
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_function_gets_model_and_id(enclave: ReferenceEnclave) -> None:

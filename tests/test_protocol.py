@@ -14,16 +14,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import reference_enclave
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
-from reference_enclave import MRENCLAVE, ReferenceEnclave, ReferenceModel, limits
+from reference_enclave import MRENCLAVE, ReferenceEnclave, ReferenceModel, anybody_can_sign, limits
 from request_cases import Case, predictions, provisions, unreadable
 
 import confidential_ml as cml
 from confidential_ml import errors, flat_model, owner, protocol, statuses
 from confidential_ml.answer import Answer, open_answer
-from confidential_ml.attestation import Claims, ModelClaim, parse_claims
+from confidential_ml.attestation import ANY, AttestationPolicy, Claims, ModelClaim, parse_claims
+from confidential_ml.owner_key import is_sound
 from confidential_ml.protocol import Kind, bucket_size
 from confidential_ml.receipt import Receipt, parse_receipt, verify_receipt
 from confidential_ml.request import OwnerSignature, Request, predict_request, provision_request
@@ -602,6 +603,57 @@ def test_an_owner_signs_what_the_document_says() -> None:
         assert not owner.is_signed_by_owner(name, signature, **(right | change))
     assert not owner.is_signed_by_owner(owner.owner_id(Ed25519PrivateKey.generate()), signature, **right)
     assert not owner.is_signed_by_owner(name, signature[:-1], **right)
+
+
+WEAK_KEYS = [
+    bytes.fromhex(y)[:31] + bytes([bytes.fromhex(y)[31] | sign])
+    for sign in (0, 0x80)
+    for y in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+        "ff" * 31 + "7f",
+    )
+]
+
+
+def test_keys_under_which_anybody_signs_are_told_from_others() -> None:
+    assert [is_sound(key) for key in WEAK_KEYS] == [not anybody_can_sign(key) for key in WEAK_KEYS] == [False] * 16
+    for _ in range(50):
+        key = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
+        assert is_sound(key)
+        assert not anybody_can_sign(key)
+    assert is_sound(bytes.fromhex("eb" + "ff" * 30 + "7f"))
+
+
+def test_a_signature_that_nobody_made_is_refused_because_of_its_key() -> None:
+    neutral = b"\1" + bytes(31)
+    Ed25519PublicKey.from_public_bytes(neutral).verify(neutral + bytes(32), b"whatever")  # so says the library
+    with pytest.raises(cml.InvalidInputError, match="anybody can sign"):
+        owner.is_signed_by_owner(
+            neutral.hex(), neutral + bytes(32), model_digest="ab" * 32, version=0, model_id="whatever"
+        )
+
+
+@pytest.mark.parametrize("key", WEAK_KEYS, ids=bytes.hex)
+def test_an_owner_under_whom_anybody_signs_is_taken_nowhere(key: bytes, claims: Claims) -> None:
+    name = key.hex()
+    signed: dict[str, Any] = {"model_digest": hashlib.sha256(FLAT).hexdigest(), "model_id": "m"}
+    for attempt in (
+        lambda: AttestationPolicy(mrenclave=ANY, model_owner=name),
+        lambda: AttestationPolicy(mrenclave=ANY, model_owner=[owner.owner_id(Ed25519PrivateKey.generate()), name]),
+        lambda: AttestationPolicy.from_toml(f'mrenclave = "ANY"\nmodel_owner = "{name}"\n'),
+        lambda: owner.owner_id(Ed25519PublicKey.from_public_bytes(key)),
+        lambda: owner.is_signed_by_owner(name, bytes(64), version=0, **signed),
+        lambda: provision_request(claims, FLAT, owner=OwnerSignature(name, bytes(64)), **signed),
+        lambda: cml.ConfidentialModel.load_sealed("no such file", owner=name),
+    ):
+        with pytest.raises(cml.InvalidInputError, match="anybody can sign"):
+            attempt()
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from reference_enclave import MRENCLAVE, Opened, ReferenceEnclave, ReferenceModel, StatusError
-from remote_host import POLICY, Host
+from remote_host import POLICY, Host, exit_code_of_child
 
 import confidential_ml as cml
 from confidential_ml import statuses
@@ -234,7 +234,7 @@ def test_what_is_known_of_the_enclave(host: Host) -> None:
         ({"mrenclave": "00" * 32}, Reason.MRENCLAVE),
         ({"allow_debug": False}, Reason.DEBUG_ENCLAVE),
         ({"model_digest": "00" * 32}, Reason.MODEL),
-        ({"model_owner": "00" * 32}, Reason.MODEL_OWNER),
+        ({"model_owner": "02" * 32}, Reason.MODEL_OWNER),
         ({"model_owner": bytes(range(32)).hex(), "min_model_version": 10}, Reason.MODEL_VERSION),
     ],
     ids=lambda value: str(value) if isinstance(value, Reason) else "",
@@ -500,7 +500,7 @@ def test_threads_that_come_first_attest_once(host: Host) -> None:
 
     def ask(is_first: bool) -> None:
         if not is_first:
-            while not client._lock.locked():
+            while not client._lock.get().locked():
                 time.sleep(0.001)
             coming.wait(20)
         results.append(client.predict(ROWS))
@@ -513,6 +513,34 @@ def test_threads_that_come_first_attest_once(host: Host) -> None:
         thread.join(60)
     assert len(results) == 6
     assert client.attestation_count == 1
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_attests_though_a_thread_of_its_parent_does(host: Host) -> None:
+    expected = host.client().predict(ROWS)
+    client = host.client()
+    asking, go_on = threading.Event(), threading.Event()
+
+    def wait(message: bytes) -> bytes:
+        asking.set()
+        assert go_on.wait(20)
+        return message
+
+    host.change_message = wait
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(client.predict(ROWS)), daemon=True)
+    thread.start()
+    assert asking.wait(20)
+
+    def predict() -> None:
+        host.change_message = lambda message: message
+        assert client.predict(ROWS).tobytes() == expected.tobytes()
+        assert client.attestation_count == 1
+
+    assert exit_code_of_child(predict) == 0
+    go_on.set()
+    thread.join(20)
+    assert [one.tobytes() for one in results] == [expected.tobytes()]
 
 
 def test_threads_that_meet_a_new_key_attest_once(host: Host) -> None:
@@ -918,6 +946,41 @@ def test_a_receipt_of_something_else_is_refused(platform: SimulatedPlatform, lie
     assert host.client().predict(ROWS).shape == (3, 2)
     with pytest.raises(cml.ReceiptError, match=r"not of what was asked for|other predictions"):
         host.client().predict(ROWS, receipt=True)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_a_model_that_is_loaded_under_several_names_has_receipts(
+    platform: SimulatedPlatform, order: tuple[int, ...]
+) -> None:
+    """Whichever the enclave answers with, it is the model; that the owner signed it stands in the claims."""
+    names = [
+        MODEL,
+        dataclasses.replace(MODEL, owner=bytes(32), version=0),
+        dataclasses.replace(MODEL, model_id="other", version=10),
+    ]
+    host = serving(platform, *[names[index] for index in order])
+    policy = AttestationPolicy(
+        mrenclave=MRENCLAVE.hex(), allow_debug=True, model_owner=MODEL.owner.hex(), min_model_version=10
+    )
+    values, (receipt,) = host.client(policy).predict(ROWS, receipt=True)
+    assert values.tobytes() == host.client().predict(ROWS).tobytes()
+    first = names[order[0]]
+    assert receipt.receipt.model_digest == MODEL.digest.hex()
+    assert receipt.receipt.model_version == first.version
+    assert receipt.receipt.owner == (first.owner.hex() if any(first.owner) else None)
+
+
+def test_a_model_that_was_unloaded_before_a_long_answer_is_named(platform: SimulatedPlatform) -> None:
+    """An enclave that does not know the model cannot tell why the answer should be so long."""
+    wide = ReferenceModel(features=1, groups=200, values=200)
+    host = serving(platform, wide)
+    client = host.client(AttestationPolicy(mrenclave=MRENCLAVE.hex(), allow_debug=True, model_digest=ANY))
+    rows = np.ones((500, 1), np.float32)
+    assert client.predict(rows).shape == (500, 200)
+    host.enclave.models.clear()
+    host.endpoint.forget_evidence()
+    with pytest.raises(cml.EnclaveError, match="no longer has the model"):
+        client.predict(rows)
 
 
 def test_a_receipt_of_another_model_that_is_loaded_too_is_refused(platform: SimulatedPlatform) -> None:

@@ -916,6 +916,7 @@ while True:
     # What a killed process was writing may lie about, hidden; it never takes the place of the file.
     assert all(found == path or found.match(".confidential_ml-*.tmp") for found in tmp_path.iterdir())
     cml.seal(regression_file, path, enclave=enclave)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 # ---- the fuse key of the simulated machine --------------------------------------------------------------------------

@@ -110,6 +110,26 @@ class Enclave:
         platform = simulated_platform.of_this_installation()
         return platform.quote(evidence[:_REPORT_BODY_SIZE]) + evidence[_REPORT_BODY_SIZE:]
 
+    def check_request(self, header: bytes, size: int) -> None:
+        """Refuse a confidential request by its header and size, before the rest of it is even looked at.
+
+        Parameters
+        ----------
+        header
+            The first 56 bytes of the request.
+        size
+            Bytes of the whole request.
+
+        Raises
+        ------
+        RequestUnreadableError
+            If :meth:`answer_request` and :meth:`import_model` could not open it whatever the rest is. What passes may
+            still be unreadable.
+        EnclaveError
+            If the enclave is closed.
+        """
+        self._core.check_request(_checked_bytes(header), size)
+
     def answer_request(self, request: bytes) -> bytes:
         """Open a confidential request in the enclave, predict, and give the answer only its sender can read.
 

@@ -17,12 +17,13 @@ from confidential_ml.errors import (
     InvalidInputError,
     ModelRefusedError,
     RequestUnreadableError,
-    SealError,
 )
+from confidential_ml.per_process import PerProcess
 from confidential_ml.protocol import (
     MAX_NONCE_SIZE,
     MAX_PROVISION_CONTENT,
     MAX_REQUEST_CONTENT,
+    REQUEST_HEADER_SIZE,
     REQUEST_OVERHEAD,
     VERSION,
     Kind,
@@ -35,6 +36,7 @@ from confidential_ml.sealed_file import parse_header, write_sealed
 __all__ = ["ConfidentialEndpoint", "ServingEnclave"]
 
 _MESSAGE_HEADER_SIZE = 4
+_HEADER = slice(_MESSAGE_HEADER_SIZE, _MESSAGE_HEADER_SIZE + REQUEST_HEADER_SIZE)
 _KIND = slice(_MESSAGE_HEADER_SIZE + 4, _MESSAGE_HEADER_SIZE + 6)
 _MAX_MESSAGE_SIZE = _MESSAGE_HEADER_SIZE + REQUEST_OVERHEAD + MAX_PROVISION_CONTENT
 _MAX_PREDICT_SIZE = _MESSAGE_HEADER_SIZE + REQUEST_OVERHEAD + MAX_REQUEST_CONTENT
@@ -53,6 +55,9 @@ class ServingEnclave(Protocol):
     def answer_request(self, request: bytes) -> bytes:
         """Answer a request of kind 1; `RequestUnreadableError` if it cannot be opened."""
 
+    def check_request(self, header: bytes, size: int) -> object:
+        """`RequestUnreadableError` if a request of `size` bytes with this header (56) cannot be opened; cheap."""
+
     def import_model(self, request: bytes) -> tuple[bytes, bytes]:
         """Seal the model of a request of kind 2: the sealed model, empty if that failed, and the answer."""
 
@@ -66,7 +71,8 @@ class ServingEnclave(Protocol):
 class ConfidentialEndpoint:
     """Serves an enclave to remote clients over any transport that brings a message and returns the reply.
 
-    Safe to use from any number of threads. What a client may send is up to whoever calls :meth:`handle`: this class
+    Safe to use from any number of threads. In a forked child it answers no more than its enclave does, and never
+    waits for what the parent's threads held. What a client may send is up to whoever calls :meth:`handle`: this class
     knows no addresses or accounts.
 
     Parameters
@@ -81,6 +87,9 @@ class ConfidentialEndpoint:
         its id (str), and raises `ModelRefusedError` for one that it will not take later either; or a directory, in
         which each becomes a file of its own, named after its id and the SHA-256 that the receipt names; never more
         than 256, and none is ever replaced.
+    check_room
+        Called before a model is opened; raises `ModelRefusedError` if `store` would take none at all. A directory
+        needs none.
     epoch_seconds, grace_seconds
         How long an epoch lasts, and how long the former epoch's key is kept after it.
     evidence_seconds
@@ -104,6 +113,7 @@ class ConfidentialEndpoint:
         *,
         collateral: Collateral | Callable[[], Collateral] | None = None,
         store: Store | str | bytes | os.PathLike[str] | os.PathLike[bytes] | None = None,
+        check_room: Callable[[], object] | None = None,
         epoch_seconds: float = 3600,
         grace_seconds: float = 300,
         evidence_seconds: float = 10,
@@ -118,16 +128,21 @@ class ConfidentialEndpoint:
         for number, name in ((max_requests, "max_requests"), (max_message_size, "max_message_size")):
             if type(number) is not int or number < 1:
                 raise InvalidInputError(f"{name} must be a whole number, at least 1")
+        if check_room is not None and not callable(check_room):
+            raise InvalidInputError(f"check_room must be a function, not {type(check_room).__name__}")
         if collateral is not None and not isinstance(collateral, Collateral) and not callable(collateral):
             raise InvalidInputError(
                 f"collateral must be a Collateral or a function that returns one, not {type(collateral).__name__}"
             )
         self._enclave = enclave
         self._collateral = collateral
-        self._store: Store | None = None if store is None else store if callable(store) else _Directory(store).add
+        self._store: Store | None = None if store is None else store if callable(store) else _Directory(store)
         self._max_message_size = min(max_message_size, _MAX_MESSAGE_SIZE)
-        self._slots = threading.BoundedSemaphore(max_requests)
-        self._provisioning = threading.Lock()
+        self._check_room = check_room
+        if isinstance(self._store, _Directory) and check_room is None:
+            self._check_room = self._store.check_room
+        self._slots = PerProcess(lambda: threading.BoundedSemaphore(max_requests))
+        self._provisioning = PerProcess(threading.Lock)
         self._epochs = _Epochs(enclave, epoch_seconds, grace_seconds, clock)
         self._evidence = _CachedEvidence(enclave, evidence_seconds, clock)
 
@@ -151,7 +166,8 @@ class ConfidentialEndpoint:
         """
         if not isinstance(message, bytes):
             raise InvalidInputError(f"message must be bytes, not {type(message).__name__}")
-        if not self._slots.acquire(blocking=False):
+        slots = self._slots.get()
+        if not slots.acquire(blocking=False):
             return _reply(Result.TRY_LATER)
         try:
             return self._answer(message)
@@ -167,7 +183,7 @@ class ConfidentialEndpoint:
         except Exception:
             _logger.exception("a message could not be answered")
         finally:
-            self._slots.release()
+            slots.release()
         return _reply(Result.TRY_LATER)
 
     def rotate_if_due(self) -> float:
@@ -222,7 +238,7 @@ class ConfidentialEndpoint:
             return _reply(Result.OK, self._evidence_body(message[_MESSAGE_HEADER_SIZE:]))
         self.rotate_if_due()
         if message[_KIND] == Kind.PROVISION.to_bytes(2, "little"):
-            return self._provision(message[_MESSAGE_HEADER_SIZE:])
+            return self._provision(message)
         if len(message) > _MAX_PREDICT_SIZE:
             return _reply(Result.REFUSED)
         return _reply(Result.OK, self._enclave.answer_request(message[_MESSAGE_HEADER_SIZE:]))
@@ -235,19 +251,24 @@ class ConfidentialEndpoint:
         document = b"" if collateral is None else collateral.to_json().encode("ascii")
         return len(evidence).to_bytes(4, "little") + evidence + document
 
-    def _provision(self, request: bytes) -> bytes:
+    def _provision(self, message: bytes) -> bytes:
         if self._store is None:
             return _reply(Result.REFUSED)
+        # What cannot be opened must not keep others out, nor be copied: it may be long.
+        self._enclave.check_request(message[_HEADER], len(message) - _MESSAGE_HEADER_SIZE)
         # One at a time: each takes several times the model's size of memory, here and in the enclave.
-        if not self._provisioning.acquire(blocking=False):
+        provisioning = self._provisioning.get()
+        if not provisioning.acquire(blocking=False):
             return _reply(Result.TRY_LATER)
         try:
-            sealed, answer = self._enclave.import_model(request)
+            if self._check_room is not None:
+                self._check_room()
+            sealed, answer = self._enclave.import_model(message[_MESSAGE_HEADER_SIZE:])
             if sealed:
                 # Before the answer, whose receipt says that the model is here.
                 self._store(sealed, parse_header(sealed, "the provisioned model").model_id)
         finally:
-            self._provisioning.release()
+            provisioning.release()
         return _reply(Result.OK, answer)
 
 
@@ -272,13 +293,13 @@ class _Epochs:
         self._epoch_seconds = epoch_seconds
         self._grace_seconds = grace_seconds
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = PerProcess(threading.Lock)
         self._epoch_end = clock() + epoch_seconds
         self._grace_end: float | None = None
 
     def advance(self) -> tuple[bool, float]:
         """Do what is due; whether an epoch began, and seconds until the next thing is due."""
-        with self._lock:
+        with self._lock.get():
             now = self._clock()
             is_new = now >= self._epoch_end
             if is_new:
@@ -293,6 +314,15 @@ class _Epochs:
             return is_new, next_time - now
 
 
+class _Evidence:
+    """What is kept of it, and the lock to that."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.evidence: bytes | None = None
+        self.end = 0.0
+
+
 class _CachedEvidence:
     """Evidence without a nonce, made once for many."""
 
@@ -300,22 +330,23 @@ class _CachedEvidence:
         self._enclave = enclave
         self._seconds = seconds
         self._clock = clock
-        self._lock = threading.Lock()
-        self._evidence: bytes | None = None
-        self._end = 0.0
+        # Of each process: that of the parent tells of an enclave that does not answer in a forked child.
+        self._kept = PerProcess(_Evidence)
 
     def get(self) -> bytes:
+        kept = self._kept.get()
         # Under the lock, so that of many who ask at once one has it made.
-        with self._lock:
+        with kept.lock:
             now = self._clock()
-            if self._evidence is None or now >= self._end:
-                self._evidence = self._enclave.evidence(b"")
-                self._end = now + self._seconds
-            return self._evidence
+            if kept.evidence is None or now >= kept.end:
+                kept.evidence = self._enclave.evidence(b"")
+                kept.end = now + self._seconds
+            return kept.evidence
 
     def forget(self) -> None:
-        with self._lock:
-            self._evidence = None
+        kept = self._kept.get()
+        with kept.lock:
+            kept.evidence = None
 
 
 class _Directory:
@@ -326,11 +357,13 @@ class _Directory:
         if not self._path.is_dir():
             raise InvalidInputError(f"store must be a function or an existing directory, {self._path} is none")
 
-    def add(self, sealed: bytes, model_id: str) -> None:
+    def check_room(self) -> None:
         count = sum(1 for _ in self._path.glob("*.sealed"))
         if count >= _MAX_STORED_MODELS:
-            raise SealError(
+            raise ModelRefusedError(
                 f"{self._path} holds {count} sealed models, no more are taken; move away those that are not needed"
             )
+
+    def __call__(self, sealed: bytes, model_id: str) -> None:
         digest = hashlib.sha256(sealed).hexdigest()
         write_sealed(os.fspath(self._path / f"{model_id}-{digest}.sealed"), sealed)

@@ -25,6 +25,7 @@ from confidential_ml.enclave import Enclave, default_enclave
 from confidential_ml.errors import EnclaveError, InvalidInputError, SealError, WrongEnclaveError
 from confidential_ml.flat_model import BOOSTER_NAMES, OBJECTIVE_NAMES
 from confidential_ml.identity import EnclaveIdentity
+from confidential_ml.owner_key import check_owner_key
 from confidential_ml.regular_file import checked_path
 from confidential_ml.rows import FloatArray, as_base_margin, as_rows
 from confidential_ml.sealed_file import POLICIES, SealedInfo, parse_header, read_sealed, write_sealed
@@ -246,7 +247,7 @@ class ConfidentialModel:
         """
         expected = _Expected(
             None if expected_digest is None else checked_digest(expected_digest, "expected_digest"),
-            None if owner is None else checked_digest(owner, "owner"),
+            None if owner is None else _checked_owner(owner),
             None if min_version is None else checked_version(min_version, "min_version"),
         )
         where = checked_path(path, "path")
@@ -446,6 +447,12 @@ def _check_apart(model: object, where: str) -> None:
             is_same = os.path.samefile(model, where)
     if is_same:
         raise InvalidInputError(f"{where} is the model that is to be sealed; give the sealed one another path")
+
+
+def _checked_owner(owner: str) -> str:
+    checked = checked_digest(owner, "owner")
+    check_owner_key(bytes.fromhex(checked), "owner")
+    return checked
 
 
 def _check_owner_key(owner_key: object) -> None:

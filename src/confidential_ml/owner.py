@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from confidential_ml.arguments import checked_digest, checked_model_id, checked_version
 from confidential_ml.errors import InvalidInputError
+from confidential_ml.owner_key import check_owner_key
 
 __all__ = ["checked_owner_key", "is_signed_by_owner", "owner_id", "sign_model"]
 
@@ -19,11 +20,13 @@ def owner_id(owner_key: Ed25519PrivateKey | Ed25519PublicKey) -> str:
     Raises
     ------
     InvalidInputError
-        If `owner_key` is no Ed25519 key.
+        If `owner_key` is no Ed25519 key, or one under which anybody can sign.
     """
     if not isinstance(owner_key, Ed25519PublicKey):
         owner_key = checked_owner_key(owner_key).public_key()
-    return owner_key.public_bytes_raw().hex()
+    key = owner_key.public_bytes_raw()
+    check_owner_key(key, "owner_key")
+    return key.hex()
 
 
 def sign_model(owner_key: Ed25519PrivateKey, *, model_digest: str, version: int, model_id: str) -> bytes:
@@ -62,6 +65,7 @@ def is_signed_by_owner(owner: str, signature: bytes, *, model_digest: str, versi
         If an argument other than `signature` has another form.
     """
     key = bytes.fromhex(checked_digest(owner, "owner"))
+    check_owner_key(key, "owner")
     signed = _signed(model_digest, version, model_id)
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(signature, signed)

@@ -14,6 +14,7 @@ __all__ = [
     "MAX_PROVISION_CONTENT",
     "MAX_REQUEST_CONTENT",
     "RECEIPT_SIZE",
+    "REQUEST_HEADER_SIZE",
     "REQUEST_OVERHEAD",
     "SUITE",
     "VERSION",
@@ -29,7 +30,8 @@ SUITE = 1
 
 MAX_NONCE_SIZE = 64
 RECEIPT_SIZE = 344
-REQUEST_OVERHEAD = 56 + 32 + 16
+REQUEST_HEADER_SIZE = 56
+REQUEST_OVERHEAD = REQUEST_HEADER_SIZE + 32 + 16
 """Bytes of a request besides the padded plaintext: header, enc, tag."""
 ANSWER_PREFIX_SIZE = 48
 """Bytes of an answer's plaintext before its content."""

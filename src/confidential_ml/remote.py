@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from confidential_ml.attestation import INTEL_ROOT, AttestationPolicy, AttestationResult, Collateral, TrustRoot
 from confidential_ml.errors import InvalidInputError, RemoteError
+from confidential_ml.per_process import PerProcess
 from confidential_ml.receipt import Receipt
 from confidential_ml.remote_session import (
     REQUEST_SIZE,
@@ -87,7 +88,7 @@ class RemoteModel:
             request_size=request_size,
             clock=clock,
         )
-        self._lock = threading.Lock()
+        self._lock = PerProcess(threading.Lock)
 
     # ---- whom one talks to ------------------------------------------------------------------------------------------
 
@@ -260,7 +261,7 @@ class RemoteModel:
             except Exception as error:
                 raise RemoteError(f"the transport failed: {type(error).__name__}") from error
         assert isinstance(step, Alone)  # there are no pauses where nothing is sent again
-        with self._lock:
+        with self._lock.get():
             return self._run(step.steps)
 
     def __repr__(self) -> str:

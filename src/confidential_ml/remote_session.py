@@ -420,7 +420,9 @@ class RemoteSession:
         if not batch.wants_receipt:
             return None
         receipt = _checked_receipt(attested, request, answer)
-        owned = {(one.owner, one.version) for one in attested.result.models if one.model_digest == receipt.model_digest}
+        # Of several that are loaded with this digest any may have answered: what they predict is the same. The one
+        # that the policy asks for is among them.
+        owned = {(one.owner, one.version) for one in attested.claims.models if one.model_digest == receipt.model_digest}
         if (
             (receipt.kind, receipt.time) != (Kind.PREDICT, time)
             or receipt.model_digest != batch.model.model_digest
@@ -505,6 +507,7 @@ class RemoteSession:
         if reply is None:
             former = attested
             attested = yield Alone(self._attest_unless_rekeyed(former))
+            _check_is_there(model, attested)
             if attested.has_key_of(former):
                 raise RequestUnreadableError(
                     "the enclave cannot read the request and has no new key: the request is changed or sent twice on "
@@ -525,9 +528,7 @@ class RemoteSession:
         self, attested: Attested, build: Callable[[Claims], Request], model: ModelClaim | None
     ) -> Steps[tuple[Request, Answer] | None]:
         """Request, encrypted anew each time, and answer; None if the enclave could not read the request."""
-        # The evidence may be newer than that by which the model was chosen.
-        if model is not None and model not in attested.result.models:
-            raise EnclaveError("the enclave no longer has the model, or now has it from another owner; predict again")
+        _check_is_there(model, attested)
         request = build(attested.claims)
         max_reply_size = _REPLY_HEADER_SIZE + ANSWER_OVERHEAD + request.answer_size
         result, body = yield from self._call(Operation.REQUEST, request.message, max_reply_size, request.kind)
@@ -563,6 +564,12 @@ class RemoteSession:
 
     def _now(self) -> datetime.datetime:
         return checked_now(None if self._clock is None else self._clock())
+
+
+def _check_is_there(model: ModelClaim | None, attested: Attested) -> None:
+    """The evidence may be newer than that by which the model was chosen."""
+    if model is not None and model not in attested.result.models:
+        raise EnclaveError("the enclave no longer has the model, or now has it from another owner; predict again")
 
 
 def _check_result(result: Result) -> None:

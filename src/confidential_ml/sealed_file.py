@@ -7,7 +7,6 @@ import errno
 import hashlib
 import os
 import re
-import secrets
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from confidential_ml.errors import DamagedSealedModelError, SealError, UnsupportedVersionError
 from confidential_ml.regular_file import TooLargeError, checked_path, open_regular, read_limited, replaceable
+from confidential_ml.replacement import replacing
 
 _MAGIC = b"CMLSEAL\0"
 _VERSION = 2
@@ -163,30 +163,16 @@ def write_sealed(path: str, sealed: bytes) -> None:
     target = Path(replaceable(path))
     if os.path.lexists(target) and not os.path.isfile(target):
         raise SealError(f"{target} cannot be written: it is no regular file; give the path of one")
-    # Short, as the target's own name may be as long as names can be; and known before there is a file to remove.
-    temporary = target.parent / f".confidential_ml-{secrets.token_hex(8)}.tmp"
     try:
         with _opened_directory(target.parent) as directory:
-            try:
-                with open(temporary, "xb", opener=_open_private) as file:
-                    file.write(sealed)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, target)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary)
-                raise
+            with replacing(target, mode=0o600) as file:
+                file.write(sealed)
             if directory is not None:
                 _sync_directory(directory, target)
     except OSError as error:
         raise SealError(
             f"{target} cannot be written: {error.strerror or error}; check the directory and its space"
         ) from error
-
-
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 @contextlib.contextmanager

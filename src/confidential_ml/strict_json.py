@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from confidential_ml.document_limits import check_counts
 from confidential_ml.errors import ModelFormatError
+from confidential_ml.json_depth import MAX_DEPTH, is_too_deep
 
 __all__ = ["ArrayLength", "contains_float32_midpoint", "float32_from_decimal", "parse"]
 
@@ -61,6 +62,8 @@ def parse(data: bytes, *, exact_float32: bool = False, unread: tuple[str, ...] =
     """
     # Brackets and quotes inside strings count too; no model has that many.
     check_counts("JSON", data.count(b"[") + data.count(b"{"), data.count(b'"') // 2)
+    if is_too_deep(data):
+        raise ModelFormatError(f"JSON: nested too deeply, deeper than {MAX_DEPTH}; this is no model")
     if unread:
         mark = secrets.token_hex(16)  # no document can hold a string that begins with it
         try:

@@ -792,6 +792,44 @@ TEST_F(HostEnclaveRequests, WhatIsNoRequestIsUnreadable) {
   }
 }
 
+// Anybody can write a header; the answer it asks for is not set aside before the enclave has seen it.
+TEST_F(HostEnclaveRequests, LongAnswersAreForRequestsThatCanNeedThem) {
+  const uint64_t handle =
+      enclave_.load_model(view(enclave_.seal_model(view(flat_), {"m", kMrenclave, 0, {}})));
+  const host::ModelDescription model = enclave_.describe_model(handle);
+  const size_t columns = std::max(model.group_count, model.value_columns);
+  const size_t rows = (200u << 10) / (4 * columns);
+  const auto plaintext = test::padded(
+      test::predict_plaintext(Floats(rows * model.feature_count, 0.5f), model.feature_count).bytes());
+  const size_t most_rows = (plaintext.size() - 40) / (4 * model.feature_count);
+  const auto longest = static_cast<uint32_t>(test::smallest_bucket(48 + 344 + most_rows * columns * 4));
+  const auto status = [&](uint32_t answer_size, const EpochKey& epoch) {
+    const auto header =
+        test::request_header(epoch, test::kPredictKind, test::text(model.digest), answer_size);
+    const SealedRequest request = test::seal_request(epoch, header, plaintext);
+    const auto outcome = [](auto call) {
+      try {
+        call();
+      } catch (const host::EnclaveException& error) {
+        return error.status();
+      }
+      return Status::kOk;
+    };
+    const Status checked =
+        outcome([&] { enclave_.check_request(view(part(request.bytes, 0, 56)), request.bytes.size()); });
+    const Status asked = outcome([&] { enclave_.answer_request(view(request.bytes)); });
+    EXPECT_EQ(asked, checked);
+    return asked;
+  };
+  EXPECT_EQ(Status::kOk, status(256, key()));
+  EXPECT_EQ(Status::kOk, status(longest, key()));
+  EXPECT_EQ(Status::kRequestUnreadable,
+            status(static_cast<uint32_t>(test::smallest_bucket(longest + 1)), key()));
+  EpochKey other = key();
+  other.digest[0] ^= 1;
+  EXPECT_EQ(Status::kRequestUnreadable, status(longest, other));
+}
+
 TEST_F(HostEnclaveRequests, RefusesWhatIsTooLargeBeforeItCopiesIt) {
   const Bytes header = part(sealed(test::kPredictKind, Bytes(32), Bytes(1)).bytes, 0, 56);
   EXPECT_EQ(Status::kRequestUnreadable, thrown_by([&] {

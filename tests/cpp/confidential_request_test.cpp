@@ -59,6 +59,7 @@ class ConfidentialRequest : public ::testing::Test {
   }
 
   Channel channel_;
+  Registry registry_;
 };
 
 // ---- predictions ----
@@ -128,7 +129,6 @@ class PredictRequestTest : public ConfidentialRequest {
   }
 
   static inline const Bytes kDigest = Bytes(32, 0xd1);
-  Registry registry_;
   std::shared_ptr<const LoadedModel> loaded_;
   PredictPlaintext good_;
   SealedRequest last_request_;
@@ -185,6 +185,55 @@ TEST_F(PredictRequestTest, AnswersUpToTheLastByte) {
   EXPECT_EQ(Status::kOk, with_rows(3, 416)) << "48 + 3 x 8 + 344 bytes";
   EXPECT_EQ(Status::kAnswerTooSmall, with_rows(4, 416));
   EXPECT_EQ(Status::kAnswerTooSmall, with_rows(0, 256));
+}
+
+// ---- what is asked for in clear ----
+
+// The model has 3 features and 2 groups. What is sent here is no request beyond its header.
+TEST_F(PredictRequestTest, NobodyAsksForMoreThanARequestOfThatLengthCanNeed) {
+  const auto status = [&](uint32_t answer_size, uint64_t plaintext_size, uint16_t kind = test::kPredictKind,
+                          const Bytes& digest = kDigest) {
+    const Bytes header = test::request_header(key(), kind, digest, answer_size).bytes();
+    return check_request(channel_, registry_, {header.data(), header.size()}, 104 + plaintext_size);
+  };
+  constexpr uint32_t kSmall = 64u << 10;
+  const auto size_of = [](uint64_t content) { return static_cast<uint32_t>(test::smallest_bucket(content)); };
+  const auto next = [&](uint32_t size) { return size_of(uint64_t{size} + 1); };
+  EXPECT_EQ(Status::kOk, status(kSmall, 256));
+  EXPECT_EQ(Status::kRequestUnreadable, status(next(kSmall), 256));
+  EXPECT_EQ(Status::kRequestUnreadable, status(16u << 20, 256));
+  const uint32_t longest = size_of(48 + 344 + ((1u << 20) - 40) / 12 * 8);
+  EXPECT_EQ(Status::kOk, status(longest, 1u << 20));
+  EXPECT_EQ(Status::kRequestUnreadable, status(next(longest), 1u << 20));
+  // Of a model that is not there, as many values as features.
+  const uint32_t longest_unknown = size_of(48 + 344 + (1u << 20) - 40);
+  EXPECT_EQ(Status::kOk, status(longest_unknown, 1u << 20, test::kPredictKind, Bytes(32, 7)));
+  EXPECT_EQ(Status::kRequestUnreadable,
+            status(next(longest_unknown), 1u << 20, test::kPredictKind, Bytes(32, 7)));
+  EXPECT_EQ(Status::kOk, status(kSmall, 1u << 20, test::kProvisionKind, Bytes(32)));
+  EXPECT_EQ(Status::kRequestUnreadable, status(next(kSmall), 1u << 20, test::kProvisionKind, Bytes(32)));
+}
+
+TEST_F(PredictRequestTest, AHeaderThatCannotBeOpenedIsToldWithoutTheRest) {
+  const auto status = [&](const test::RequestHeader& header, uint64_t size = 360) {
+    const Bytes bytes = header.bytes();
+    return check_request(channel_, registry_, {bytes.data(), bytes.size()}, size);
+  };
+  const test::RequestHeader good = test::request_header(key(), test::kPredictKind, kDigest, 256);
+  EXPECT_EQ(Status::kOk, status(good));
+  for (const uint64_t size :
+       {uint64_t{0}, uint64_t{103}, uint64_t{361}, uint64_t{104} + (18u << 20), UINT64_MAX})
+    EXPECT_EQ(Status::kRequestUnreadable, status(good, size)) << size;
+  test::RequestHeader other = good;
+  other.key_id[7] ^= 1;
+  EXPECT_EQ(Status::kRequestUnreadable, status(other));
+  other = good;
+  other.kind = 3;
+  EXPECT_EQ(Status::kRequestUnreadable, status(other));
+  ASSERT_EQ(Status::kOk, channel_.new_epoch());
+  EXPECT_EQ(Status::kOk, status(good)) << "the former key still opens requests";
+  channel_.end_former_epoch();
+  EXPECT_EQ(Status::kRequestUnreadable, status(good));
 }
 
 // ---- refused inside the answer ----
@@ -396,8 +445,8 @@ class ProvisionRequest : public ConfidentialRequest {
     Bytes buffer(64 + answer_size, 0xee), sealed_model(sealed_capacity, 0xee);
     OutputBuffer output{buffer.data(), buffer.size(), 0};
     OutputBuffer sealed_output{sealed_model.data(), sealed_model.size(), 77};
-    EXPECT_EQ(Status::kOk,
-              import_model(&channel_, {request.bytes.data(), request.bytes.size()}, &sealed_output, &output));
+    EXPECT_EQ(Status::kOk, import_model(&channel_, registry_, {request.bytes.data(), request.bytes.size()},
+                                        &sealed_output, &output));
     EXPECT_EQ(64u + answer_size, output.size);
     last_request_ = request;
     const auto answer = test::open_answer(request, buffer);
@@ -577,7 +626,8 @@ TEST_F(ProvisionRequest, WhatCannotBeOpenedLeavesNothing) {
   OutputBuffer output{buffer.data(), buffer.size(), 0};
   OutputBuffer sealed_output{sealed_model.data(), sealed_model.size(), 0};
   EXPECT_EQ(Status::kRequestUnreadable,
-            import_model(&channel_, {request.bytes.data(), request.bytes.size()}, &sealed_output, &output));
+            import_model(&channel_, registry_, {request.bytes.data(), request.bytes.size()}, &sealed_output,
+                         &output));
   EXPECT_EQ(Bytes(576, 0xee), buffer);
   EXPECT_EQ(Bytes(100000), sealed_model);
   EXPECT_EQ(0u, sealed_output.size);

@@ -82,6 +82,7 @@ TEST(Start, ComesBeforeEverythingElse) {
               enclave.call(enclave_answer_request, in, size_t{360}, out, size_t{320}, eight));
     EXPECT_EQ(Status::kNotStarted, enclave.call(enclave_import_model, in, size_t{360}, out, size_t{320},
                                                 eight, out, size_t{320}, eight));
+    EXPECT_EQ(Status::kNotStarted, enclave.call(enclave_check_request, in, size_t{56}, uint64_t{360}));
   };
   all_refused();
   EXPECT_EQ(Status::kPlatformInputInvalid, enclave.call(enclave_start, kFuseKey.data(), size_t{31}));
@@ -267,6 +268,8 @@ TEST_F(Started, AbsurdSizesEndInAnError) {
       return enclave_.call(enclave_import_model, &byte, request_size, out, sealed_capacity, out, out,
                            answer_capacity, out);
     };
+    refused(enclave_.call(enclave_check_request, &byte, size, uint64_t{360}));
+    EXPECT_EQ(Status::kInvalidArgument, enclave_.call(enclave_check_request, nullptr, size, uint64_t{360}));
     refused(import(size, 1, 1));
     refused(import(1, size, 1));
     refused(import(1, 1, size));

@@ -278,6 +278,9 @@ TEST_F(Sealing, NothingIsSealedUnderAnOwnerWhoSignedSomethingElse) {
   std::fill_n(changed.signature, 64, uint8_t{0});
   refused(changed);
   refused(signed_by(key, Bytes(flat_.begin(), flat_.end() - 1), 3, "model-1"));
+  changed = Ownership{};  // the neutral point as key and as R: right by arithmetic, whatever is signed
+  changed.owner[0] = changed.signature[0] = 1;
+  refused(changed);
 }
 
 // ---- accidents: flipped bits, other lengths ----

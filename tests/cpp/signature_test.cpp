@@ -3,6 +3,7 @@
 #include "enclave/signature.h"
 
 #include <gtest/gtest.h>
+#include <openssl/evp.h>
 
 #include <cstring>
 
@@ -85,6 +86,18 @@ bool is_valid(const Signed& s) {
   return valid;
 }
 
+bool libcrypto_takes(const Signed& s) {
+  EVP_PKEY* key =
+      EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, nullptr, s.public_key.data(), kEd25519KeySize);
+  EVP_MD_CTX* context = EVP_MD_CTX_new();
+  const bool taken = key != nullptr && EVP_DigestVerifyInit(context, nullptr, nullptr, nullptr, key) == 1 &&
+                     EVP_DigestVerify(context, s.signature.data(), s.signature.size(), s.message.data(),
+                                      s.message.size()) == 1;
+  EVP_MD_CTX_free(context);
+  EVP_PKEY_free(key);
+  return taken;
+}
+
 TEST(SelfTest, Passes) { EXPECT_EQ(Status::kOk, signature_known_answer()); }
 
 TEST(Signature, KnownAnswers) {
@@ -153,6 +166,50 @@ TEST(Signature, APublicKeyThatIsNoPointIsInvalid) {
   s.public_key = Bytes(kEd25519KeySize);
   s.public_key[0] = 2;
   EXPECT_FALSE(is_valid(s));
+}
+
+// All writings of the points of small order: with the neutral point as R and zero as S, at least one message
+// in eight has a right signature under each, which nobody has made.
+TEST(Signature, KeysUnderWhichAnybodySignsAreRefused) {
+  Bytes neutral_and_zero(kEd25519SignatureSize);
+  neutral_and_zero[0] = 1;
+  int forged = 0;
+  for (const char* y : {"0000000000000000000000000000000000000000000000000000000000000000",
+                        "0100000000000000000000000000000000000000000000000000000000000000",
+                        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+                        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+                        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+                        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+                        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"}) {
+    for (const uint8_t sign_of_x : {uint8_t{0}, uint8_t{0x80}}) {
+      Bytes key = hex(y);
+      key[31] = static_cast<uint8_t>(key[31] | sign_of_x);
+      EXPECT_FALSE(signature_key_is_sound(key.data())) << y;
+      for (uint8_t message = 0; message < 64; ++message) {
+        const Signed s{{}, key, {message}, neutral_and_zero};
+        EXPECT_FALSE(is_valid(s)) << y;
+        forged += libcrypto_takes(s);
+      }
+    }
+  }
+  EXPECT_GT(forged, 64) << "libcrypto alone refuses them: then this test shows nothing";
+}
+
+TEST(Signature, KeysWrittenInAnotherWayAreRefused) {
+  Bytes key = hex("edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f");
+  for (int above = 0; above < 19; ++above, ++key[0]) {
+    EXPECT_FALSE(signature_key_is_sound(key.data())) << above;
+    key[31] |= 0x80;
+    EXPECT_FALSE(signature_key_is_sound(key.data())) << above;
+    key[31] &= 0x7f;
+  }
+  for (const char* sound : {"ebffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+                            "edfffffffffffffffffffffffffffffffffffffffffffffffffffffffffffe7f",
+                            "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7e",
+                            "0200000000000000000000000000000000000000000000000000000000000000"}) {
+    EXPECT_TRUE(signature_key_is_sound(hex(sound).data())) << sound;
+  }
+  for (const Signed& s : known_answers()) EXPECT_TRUE(signature_key_is_sound(s.public_key.data()));
 }
 
 TEST(SignatureGenerate, MakesAnotherKeyEachTimeAndOneThatSigns) {

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 from pathlib import Path
 
 from confidential_ml.errors import InvalidInputError
 from confidential_ml.regular_file import TooLargeError, checked_path, open_regular, read_limited, replaceable
+from confidential_ml.replacement import replacing
 
 __all__ = ["StrPath", "read_small", "replace_small"]
 
@@ -44,14 +43,8 @@ def replace_small(path: StrPath, content: bytes) -> None:
     target = Path(replaceable(checked_path(path, "path")))
     if os.path.lexists(target) and not os.path.isfile(target):
         raise InvalidInputError(f"{target} cannot be written: it is no regular file; give the path of one")
-    temporary = target.parent / f".confidential_ml-{secrets.token_hex(8)}.tmp"
     try:
-        try:
-            temporary.write_bytes(content)
-            os.replace(temporary, target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
+        with replacing(target, mode=0o666) as file:
+            file.write(content)
     except OSError as error:
         raise InvalidInputError(f"{target} cannot be written: {error.strerror or error}; check the path") from error

@@ -14,6 +14,7 @@ from confidential_ml.attestation.claims import ROLLBACKS
 from confidential_ml.attestation.files import StrPath, read_small, replace_small
 from confidential_ml.attestation.tcb import ADVISORY, TcbStatus
 from confidential_ml.errors import InvalidInputError
+from confidential_ml.owner_key import check_owner_key
 
 __all__ = ["ANY", "AnyValue", "AttestationPolicy"]
 
@@ -123,7 +124,7 @@ class AttestationPolicy:
             "min_tcb_evaluation_number": _integer("min_tcb_evaluation_number", min_tcb_evaluation_number, _UINT31),
             "allow_debug": _boolean("allow_debug", allow_debug),
             "model_digest": _digests_or_any("model_digest", model_digest),
-            "model_owner": _hexadecimals("model_owner", model_owner, _DIGEST_SIZE),
+            "model_owner": _owners(model_owner),
             "min_model_version": _integer("min_model_version", min_model_version, _UINT64),
             "max_age": _age(max_age),
             "ppids": _hexadecimals("ppids", ppids, _PPID_SIZE),
@@ -245,6 +246,13 @@ def _hexadecimals(name: str, value: object, size: int) -> frozenset[str] | None:
                 f"{name} must be {expected}, one or several; one has {len(one)} characters: {one[:70]!a}"
             )
     return frozenset(one.lower() for one in found)
+
+
+def _owners(value: object) -> frozenset[str] | None:
+    owners = _hexadecimals("model_owner", value, _DIGEST_SIZE)
+    for one in owners or ():
+        check_owner_key(bytes.fromhex(one), "model_owner")
+    return owners
 
 
 def _digests_or_any(name: str, value: object) -> frozenset[str] | _AnyType | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -13,6 +12,7 @@ import numpy as np
 
 from confidential_ml.cli.exit_status import UsageError
 from confidential_ml.regular_file import replaceable
+from confidential_ml.replacement import replacing
 from confidential_ml.rows import FloatArray
 
 __all__ = ["Write", "open_predictions"]
@@ -39,19 +39,9 @@ def open_predictions(path: Path, file_format: str, n_columns: int) -> Iterator[W
     target = Path(replaceable(os.fspath(path)))
     if os.path.lexists(target) and not target.is_file():
         raise UsageError(f"{path} is no regular file, so no predictions can take its place; give the path of one")
-    temporary = target.parent / f".confidential_ml-{secrets.token_hex(8)}.tmp"
     opened = {"csv": _csv, "parquet": _parquet, "npy": _npy}[file_format]
-    try:
-        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            with opened(file, n_columns) as write:
-                yield write
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    with replacing(target, mode=0o600) as file, opened(file, n_columns) as write:
+        yield write
 
 
 def _names(n_columns: int) -> list[str]:

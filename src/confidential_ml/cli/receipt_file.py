@@ -11,6 +11,7 @@ from typing import Any
 from confidential_ml.attestation import Collateral
 from confidential_ml.attestation.files import read_small, replace_small
 from confidential_ml.errors import ReceiptError
+from confidential_ml.json_depth import is_too_deep
 
 __all__ = ["ReceiptFile"]
 
@@ -67,7 +68,9 @@ class ReceiptFile:
         """
         where, content = read_small(path, _MAX_SIZE)
         try:
-            document = json.loads(content)
+            if is_too_deep(content):
+                raise ValueError
+            document = json.loads(content.decode("utf-8"))
             if document["format"] != _FORMAT:
                 raise ValueError
             rows = document.get("rows")

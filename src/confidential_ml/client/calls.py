@@ -21,6 +21,7 @@ from confidential_ml.client.errors import HttpStatusError, ReplyLostError, Serve
 from confidential_ml.client.exchange import HttpRequest, HttpResponse, tls_context
 from confidential_ml.client.retries import Retries, checked_seconds
 from confidential_ml.errors import InvalidInputError, RemoteError
+from confidential_ml.json_depth import is_too_deep
 from confidential_ml.protocol import Kind
 from confidential_ml.receipt import Receipt
 from confidential_ml.remote_session import Attested, RemoteSession, Send, Step, Steps
@@ -204,6 +205,8 @@ def _error_of(response: HttpResponse) -> tuple[str, str]:
 
 def _parsed(body: bytes) -> Any:
     try:
-        return json.loads(body)
+        if not is_too_deep(body):
+            return json.loads(body.decode("utf-8"))
     except (ValueError, RecursionError):
-        raise RemoteError("the server's answer is not JSON; check that the address is that of the server") from None
+        pass
+    raise RemoteError("the server's answer is not JSON, or nested too deeply; check that the address is the server's")

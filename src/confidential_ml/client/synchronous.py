@@ -16,6 +16,7 @@ from confidential_ml.attestation import INTEL_ROOT, AttestationPolicy, Attestati
 from confidential_ml.attestation.files import StrPath
 from confidential_ml.client.calls import Calls, Options
 from confidential_ml.client.exchange import Exchange
+from confidential_ml.per_process import PerProcess
 from confidential_ml.receipt import Receipt
 from confidential_ml.remote_session import REQUEST_SIZE, Alone, Pause, PredictionReceipt, Step, Steps, T, run
 from confidential_ml.rows import FloatArray
@@ -112,8 +113,9 @@ class ConfidentialClient:
             ),
         )
         self._session = self._calls.session
-        self._exchange = Exchange(self._calls.context, proxy, self._calls.timeout)
-        self._lock = threading.Lock()
+        # A forked child has connections of its own: on those of its parent the replies would mix.
+        self._exchange = PerProcess(lambda: Exchange(self._calls.context, proxy, self._calls.timeout))
+        self._lock = PerProcess(threading.Lock)
 
     def attest(self) -> AttestationResult:
         """Ask for new evidence, verify and appraise it.
@@ -312,17 +314,17 @@ class ConfidentialClient:
 
     def _perform(self, step: Step) -> Any:
         if isinstance(step, Alone):
-            with self._lock:
+            with self._lock.get():
                 return self._run(step.steps)
         if isinstance(step, Pause):
             time.sleep(step.seconds)
             return None
         request = self._calls.request(step)
-        return self._calls.outcome(request, self._exchange.send(request))
+        return self._calls.outcome(request, self._exchange.get().send(request))
 
     def close(self) -> None:
         """Close the connections."""
-        self._exchange.close()
+        self._exchange.get().close()
 
     def __enter__(self) -> ConfidentialClient:
         return self

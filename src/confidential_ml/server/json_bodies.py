@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import json
 import re
+import sys
 from typing import Any, Literal, NoReturn, TypeVar
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from confidential_ml.json_depth import is_too_deep
 from confidential_ml.rows import FloatArray
 from confidential_ml.server.errors import HttpError
 
@@ -25,6 +27,7 @@ Cell = float | bool | None | Literal["NaN", "Infinity", "-Infinity"]
 _NAME_END = re.compile(rb'"[ \t\r\n]*:')
 # Texts, to step over. Also unfinished ones: else a broken body would be searched again from each of its quotes.
 _TEXT_OR_CONSTANT = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|NaN|Infinity|-Infinity', re.DOTALL)
+_USUAL_RECURSION = 1000
 _PLACE = re.compile(r" - at `(\$[][A-Za-z0-9_.]*)`$")
 _LEAVES = frozenset({bool, int, float, str, type(None), msgspec.UnsetType})
 
@@ -45,6 +48,9 @@ def decode(body: bytes, kind: type[T]) -> T:
     HttpError
         400 ``body_malformed``: not JSON, nested too deeply, a name twice in one object, or not of this form.
     """
+    # Readers stop by themselves at the recursion limit; it is safe unless the program has raised it.
+    if sys.getrecursionlimit() > _USUAL_RECURSION and is_too_deep(body):
+        _refuse(RecursionError())
     decoder: msgspec.json.Decoder[T] = _decoder(kind)  # type: ignore[arg-type]  # types are hashable
     try:
         value = decoder.decode(body)

@@ -122,6 +122,7 @@ class Serving:
             self.enclave,
             collateral=self._collateral,
             store=self._keep_provisioned if limits.provisioned_models else None,
+            check_room=lambda: self._store.check_room(is_provisioned=True),
             epoch_seconds=settings.epoch.seconds,
             grace_seconds=settings.epoch.grace_seconds,
             max_requests=limits.requests,

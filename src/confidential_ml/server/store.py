@@ -173,6 +173,11 @@ class ModelStore:
                 raise StoreRefusalError(
                     "other_owner", f"{model_id} belongs to another owner, or to nobody; use an id of your own"
                 )
+            self.check_room(is_provisioned=is_provisioned)
+
+    def check_room(self, *, is_provisioned: bool = False) -> None:
+        """Raise `StoreRefusalError` if there is no room for another model, whatever it is."""
+        with self._mutex:
             provisioned = sum(model.is_provisioned for model in self._models.values())
             if len(self._models) >= self._max_models or (is_provisioned and provisioned >= self._max_provisioned):
                 raise StoreRefusalError("store_full", "the store has no room for another model; delete one before")

@@ -63,10 +63,14 @@ export async function verifyReceipt(data, { claims, mrenclave }, model, time, re
   if (!equal(await sha256(concat(CONTENT_LABEL, answer.blind, answer.content)), receipt.contentDigest)) {
     throw wrong("it is of other predictions");
   }
-  const isOfModel =
-    receipt.modelDigest === model.modelDigest &&
-    receipt.owner === model.owner &&
-    receipt.modelVersion === model.version;
+  // Of several that are loaded with this digest any may have answered: what they predict is the same.
+  const isOfModel = claims.models.some(
+    (one) =>
+      one.modelDigest === model.modelDigest &&
+      one.modelDigest === receipt.modelDigest &&
+      one.owner === receipt.owner &&
+      one.version === receipt.modelVersion,
+  );
   if (!isOfModel || receipt.time !== time) throw wrong("model, owner, version or time differ from what was asked for");
   return receipt;
 }
