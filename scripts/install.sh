@@ -8,7 +8,7 @@ if [ ! -x "$venv/bin/python" ]; then
   rm -rf "$venv"
   "$python" -m venv "$venv"
 fi
-quiet_pip() { "$venv/bin/python" -m pip install -q --disable-pip-version-check "$@"; }
+quiet_pip() { "$venv/bin/python" -m pip install -q --no-compile --disable-pip-version-check "$@"; }
 
 echo "[$venv] Python packages ..."
 quiet_pip "scikit-build-core>=0.11" "pybind11>=2.13"
@@ -16,7 +16,7 @@ tag=$("$venv/bin/python" -c 'import sys; print(sys.implementation.cache_tag)')
 build="build/$platform-$tag"
 echo "[$venv] the $platform build ..."
 # Without build isolation the build tree's tools stay where CMake found them, so that it can be built on below.
-"$venv/bin/python" -m pip install -q --disable-pip-version-check --no-build-isolation \
+"$venv/bin/python" -m pip install -q --no-compile --disable-pip-version-check --no-build-isolation \
   --config-settings=build-dir="$build" --config-settings=cmake.define.CONFIDENTIAL_ML_PLATFORM="$platform" \
   '.[test]'
 cmake --build "$build" --target test_images > "$build/test_images.log" || { cat "$build/test_images.log"; exit 1; }

@@ -37,6 +37,9 @@ __all__ = ["ConfidentialEndpoint", "ServingEnclave"]
 
 _MESSAGE_HEADER_SIZE = 4
 _HEADER = slice(_MESSAGE_HEADER_SIZE, _MESSAGE_HEADER_SIZE + REQUEST_HEADER_SIZE)
+_OPERATIONS = {VERSION.to_bytes(2, "little") + one.to_bytes(2, "little"): one for one in Operation}
+_REPLY_HEADERS = {one: VERSION.to_bytes(2, "little") + one.to_bytes(2, "little") for one in Result}
+_PROVISION = Kind.PROVISION.to_bytes(2, "little")
 _KIND = slice(_MESSAGE_HEADER_SIZE + 4, _MESSAGE_HEADER_SIZE + 6)
 _MAX_MESSAGE_SIZE = _MESSAGE_HEADER_SIZE + REQUEST_OVERHEAD + MAX_PROVISION_CONTENT
 _MAX_PREDICT_SIZE = _MESSAGE_HEADER_SIZE + REQUEST_OVERHEAD + MAX_REQUEST_CONTENT
@@ -229,7 +232,7 @@ class ConfidentialEndpoint:
         self._evidence.forget()
 
     def _answer(self, message: bytes) -> bytes:
-        operation = _operation(message)
+        operation = _OPERATIONS.get(message[:_MESSAGE_HEADER_SIZE])
         if operation is None or len(message) > self._max_message_size:
             return _reply(Result.REFUSED)
         if operation is Operation.EVIDENCE:
@@ -237,7 +240,7 @@ class ConfidentialEndpoint:
                 return _reply(Result.REFUSED)
             return _reply(Result.OK, self._evidence_body(message[_MESSAGE_HEADER_SIZE:]))
         self.rotate_if_due()
-        if message[_KIND] == Kind.PROVISION.to_bytes(2, "little"):
+        if message[_KIND] == _PROVISION:
             return self._provision(message)
         if len(message) > _MAX_PREDICT_SIZE:
             return _reply(Result.REFUSED)
@@ -272,15 +275,8 @@ class ConfidentialEndpoint:
         return _reply(Result.OK, answer)
 
 
-def _operation(message: bytes) -> Operation | None:
-    if len(message) < _MESSAGE_HEADER_SIZE or message[:2] != VERSION.to_bytes(2, "little"):
-        return None
-    number = int.from_bytes(message[2:_MESSAGE_HEADER_SIZE], "little")
-    return Operation(number) if number in set(Operation) else None
-
-
 def _reply(result: Result, body: bytes = b"") -> bytes:
-    return VERSION.to_bytes(2, "little") + result.to_bytes(2, "little") + body
+    return _REPLY_HEADERS[result] + body
 
 
 class _Epochs:

@@ -13,7 +13,7 @@ from confidential_ml.server.access import guarded
 from confidential_ml.server.body import media_type, read_body
 from confidential_ml.server.errors import ErrorBody, HttpError
 from confidential_ml.server.openapi import BINARY, RouteDescription
-from confidential_ml.server.serving import MessageHead
+from confidential_ml.server.serving import is_provision
 
 if TYPE_CHECKING:
     from confidential_ml.server.serving import Serving
@@ -33,7 +33,7 @@ def routes(serving: Serving) -> list[Route]:
             raise HttpError(415, "media_type_wrong", f"a message is sent as {OCTETS}")
 
         def limit(head: bytes) -> int:
-            if not MessageHead.of(head).is_provision:
+            if not is_provision(head):
                 return limits.body_bytes + _OVERHEAD
             # Only now is it known that the message brings a model.
             request.scope["app"].state.access.check(request, "owner")

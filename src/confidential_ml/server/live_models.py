@@ -97,6 +97,8 @@ class LiveModels:
         self._mutex = threading.Lock()
         self._versions: dict[str, dict[int, LiveModel]] = {}
         self._current: dict[str, LiveModel] = {}
+        self.most_nodes_per_byte = 0.0
+        """Of a row, over all models: what a request of so many bytes can at most mean for the engine."""
 
     def __len__(self) -> int:
         with self._mutex:
@@ -176,6 +178,8 @@ class LiveModels:
 
     def _refresh(self, model_id: str) -> None:
         """Say anew which version is current."""
+        infos = [live.model.info for versions in self._versions.values() for live in versions.values()]
+        self.most_nodes_per_byte = max((info.n_nodes / (4 * info.n_features) for info in infos), default=0.0)
         versions = self._versions[model_id]
         if not versions:
             del self._versions[model_id]

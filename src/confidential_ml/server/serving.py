@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from confidential_ml.arguments import checked_model_id
@@ -49,26 +48,20 @@ _ATTESTATION_THREADS = 2
 _LONGEST_SLEEP, _SLEEP_AFTER_FAILURE = 60.0, 10.0
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 _MESSAGE_HEADER_SIZE = 4
-_KIND = slice(_MESSAGE_HEADER_SIZE + 4, _MESSAGE_HEADER_SIZE + 6)
+_OPERATION, _KIND = slice(2, 4), slice(_MESSAGE_HEADER_SIZE + 4, _MESSAGE_HEADER_SIZE + 6)
+_EVIDENCE, _REQUEST = Operation.EVIDENCE.to_bytes(2, "little"), Operation.REQUEST.to_bytes(2, "little")
+_PROVISION = Kind.PROVISION.to_bytes(2, "little")
 _logger = logging.getLogger("confidential_ml")
 
 
-@dataclass(frozen=True)
-class MessageHead:
-    """What the first bytes of a message say of it (docs/protocol.md 3, 7); a whole message may still be malformed."""
+def is_evidence(message: bytes) -> bool:
+    """Whether the first bytes of a message are those of one that asks for evidence (docs/protocol.md 7)."""
+    return message[_OPERATION] == _EVIDENCE
 
-    is_evidence: bool
-    is_provision: bool
 
-    @classmethod
-    def of(cls, message: bytes) -> MessageHead:
-        """Read the first bytes."""
-        operation = int.from_bytes(message[2:4], "little")
-        kind = int.from_bytes(message[_KIND], "little")
-        return cls(
-            is_evidence=operation == Operation.EVIDENCE,
-            is_provision=operation == Operation.REQUEST and kind == Kind.PROVISION,
-        )
+def is_provision(message: bytes) -> bool:
+    """Whether the first bytes of a message are those of one that brings a model (docs/protocol.md 3, 7)."""
+    return message[_OPERATION] == _REQUEST and message[_KIND] == _PROVISION
 
 
 class Serving:
@@ -265,13 +258,14 @@ class Serving:
 
     async def answer(self, message: bytes) -> bytes:
         """The reply to a message of docs/protocol.md 7."""
-        head = MessageHead.of(message)
-        if head.is_evidence:
+        if is_evidence(message):
             self.metrics.attestations.inc()
             return await self._in_thread(self._attestations, lambda: self.endpoint.handle(message))
-        if head.is_provision:
+        if is_provision(message):
             return await self._in_thread(self._changes, lambda: self.endpoint.handle(message))
-        # Never in the event loop: the cryptography alone takes longer than handing it to a thread and back.
+        # Which model the rows are for nobody but the enclave knows: at most the one with the most work for a byte.
+        if len(message) * self._live.most_nodes_per_byte <= _INLINE_WORK:
+            return self.endpoint.handle(message)
         return await self._in_thread(self._threads, lambda: self.endpoint.handle(message))
 
     async def evidence(self, nonce: bytes) -> bytes:
