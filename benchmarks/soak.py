@@ -34,6 +34,7 @@ from confidential_ml.rows import FloatArray
 
 KEPT_VERSIONS = 4  # both models are always among them
 SWAP_SECONDS = 1.0
+OCTETS = {"Content-Type": "application/octet-stream"}
 EVIDENCE_SECONDS = 30.0
 SAMPLES_PER_THIRD = 5
 MAX_GROWTH = 0.05
@@ -73,7 +74,7 @@ class Soak:
 
     async def upload(self, client: httpx.AsyncClient, version: int) -> None:
         document = bytes(self.boosters[version % 2].save_raw("ubj"))
-        answer = await client.post(f"/model/upload?model_id=soak&version={version}", content=document)
+        answer = await client.post(f"/model/upload?model_id=soak&version={version}", content=document, headers=OCTETS)
         if answer.status_code != 201:
             self.failures.append(f"upload of version {version}: {answer.status_code} {answer.text[:200]}")
             return
@@ -96,7 +97,7 @@ class Soak:
     async def attest(self, client: httpx.AsyncClient) -> None:
         nonce = b"soak" * 8
         message = b"\x01\x00" + Operation.EVIDENCE.to_bytes(2, "little") + nonce
-        reply = (await client.post("/confidential", content=message)).content
+        reply = (await client.post("/confidential", content=message, headers=OCTETS)).content
         size = int.from_bytes(reply[4:8], "little")
         platform = simulated_platform.of_this_installation()
         policy = AttestationPolicy(mrsigner=ANY, isv_prod_id=ANY, min_isv_svn=0, model_digest=ANY, allow_debug=True)
@@ -123,7 +124,7 @@ class Soak:
             assert self.claims is not None
             request = predict_request(self.claims, self.digests[which], self.rows, columns=3)
             message = b"\x01\x00" + Operation.REQUEST.to_bytes(2, "little") + request.message
-            reply = (await client.post("/confidential", content=message)).content
+            reply = (await client.post("/confidential", content=message, headers=OCTETS)).content
             if reply[:4] != b"\x01\x00\x00\x00":
                 self.failures.append(f"confidential: result {reply[2:4].hex()}")
                 continue

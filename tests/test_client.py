@@ -653,7 +653,6 @@ def test_a_relying_party_without_the_extension_predicts(http: HttpHost, tmp_path
         "typer",
         "rich",
         "pyarrow",
-        "httpx",
     }
     code = f"""
 {BLOCKED.format(blocked=extras)}

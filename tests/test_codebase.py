@@ -214,7 +214,7 @@ OF_EXTRAS = {
     "server": {
         *{"msgspec", "prometheus_client", "pyarrow", "pydantic", "pydantic_settings", "starlette", "uvicorn"},
     },
-    "client": {"anyio", "httpcore"},
+    "client": {"anyio", "httpcore", "httpx"},
     "cli": {"click", "pyarrow", "rich", "typer", "xgboost"},  # xgboost: `bench` compares with it if it is there
 }
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 __all__ = ["main"]
 
-_NEEDED = ("typer", "rich", "httpcore", "anyio", "pyarrow")
+_NEEDED = ("typer", "rich", "httpx", "httpcore", "anyio", "pyarrow")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

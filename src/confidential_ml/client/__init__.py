@@ -12,6 +12,7 @@ from __future__ import annotations
 try:
     import anyio  # noqa: F401
     import httpcore  # noqa: F401
+    import httpx  # noqa: F401
 except ImportError as error:
     raise ImportError(
         "confidential_ml.client needs packages that are not installed: pip install 'confidential_ml[client]'"

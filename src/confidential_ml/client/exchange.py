@@ -7,6 +7,7 @@ environment.
 from __future__ import annotations
 
 import contextlib
+import http.cookiejar
 import ssl
 import threading
 import time
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 
 import anyio
 import httpcore
+import httpx
 
 from confidential_ml.attestation.files import StrPath
 from confidential_ml.client.errors import ReplyLostError, UnreachableError
@@ -81,24 +83,19 @@ class Exchange:
     def __init__(self, context: ssl.SSLContext | None, proxy: str | None, timeout: float) -> None:
         self._timeout = timeout
         self._limit = _TimeLimit()
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=context,
-            proxy=_proxy(proxy),
-            max_connections=_CONNECTIONS,
-            keepalive_expiry=_IDLE_SECONDS,
-            network_backend=_TimedBackend(self._limit),
-        )
+        transport = _TimedTransport(context, _proxy(proxy), self._limit)
+        self._client = httpx.Client(transport=transport, **_client_arguments(timeout))
 
     def send(self, request: HttpRequest) -> HttpResponse:
         """Send a request; UnreachableError, ReplyLostError or RemoteError if no whole response comes in time."""
         self._limit.end = time.monotonic() + self._timeout
         with (
             _failures_said(request, self._timeout),
-            self._pool.stream(**_arguments(request, self._timeout)) as response,
+            self._client.stream(**_request_arguments(request)) as response,
         ):
             _check_size(response, request)
             parts, size = [], 0
-            for part in response.iter_stream():
+            for part in response.iter_raw():
                 size += len(part)
                 _check_so_far(size, request)
                 parts.append(part)
@@ -106,7 +103,7 @@ class Exchange:
 
     def close(self) -> None:
         """Close all connections."""
-        self._pool.close()
+        self._client.close()
 
 
 class AsyncExchange:
@@ -114,17 +111,21 @@ class AsyncExchange:
 
     def __init__(self, context: ssl.SSLContext | None, proxy: str | None, timeout: float) -> None:
         self._timeout = timeout
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=context, proxy=_proxy(proxy), max_connections=_CONNECTIONS, keepalive_expiry=_IDLE_SECONDS
+        transport = httpx.AsyncHTTPTransport(
+            verify=ssl.create_default_context() if context is None else context,
+            proxy=_proxy(proxy),
+            limits=httpx.Limits(max_connections=_CONNECTIONS, keepalive_expiry=_IDLE_SECONDS),
+            trust_env=False,
         )
+        self._client = httpx.AsyncClient(transport=transport, **_client_arguments(timeout))
 
     async def send(self, request: HttpRequest) -> HttpResponse:
         """As `Exchange.send`."""
         with _failures_said(request, self._timeout), anyio.fail_after(self._timeout):
-            async with self._pool.stream(**_arguments(request, self._timeout)) as response:
+            async with self._client.stream(**_request_arguments(request)) as response:
                 _check_size(response, request)
                 parts, size = [], 0
-                async for part in response.aiter_stream():
+                async for part in response.aiter_raw():
                     size += len(part)
                     _check_so_far(size, request)
                     parts.append(part)
@@ -132,33 +133,33 @@ class AsyncExchange:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._pool.aclose()
+        await self._client.aclose()
 
 
-def _arguments(request: HttpRequest, timeout: float) -> dict[str, typing.Any]:
-    headers = {
-        "Host": urllib.parse.urlsplit(request.url).netloc,
-        "User-Agent": "confidential_ml",
-        "Accept-Encoding": "identity",
-        **request.headers,
+def _client_arguments(timeout: float) -> dict[str, typing.Any]:
+    return {
+        "headers": {"User-Agent": "confidential_ml", "Accept-Encoding": "identity"},
+        "cookies": http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[])),
+        "timeout": httpx.Timeout(timeout, connect=min(timeout, _LONGEST_CONNECT)),
+        "follow_redirects": False,
+        "trust_env": False,
     }
-    if request.method == "POST":
-        headers["Content-Length"] = str(len(request.body))
-    times = {"connect": min(timeout, _LONGEST_CONNECT), "read": timeout, "write": timeout, "pool": timeout}
+
+
+def _request_arguments(request: HttpRequest) -> dict[str, typing.Any]:
     return {
         "method": request.method,
         "url": request.url,
-        "headers": headers,
+        "headers": request.headers,
         "content": request.body or None,
-        "extensions": {"timeout": times},
     }
 
 
-def _headers(response: httpcore.Response) -> dict[str, str]:
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+def _headers(response: httpx.Response) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers.raw}
 
 
-def _check_size(response: httpcore.Response, request: HttpRequest) -> None:
+def _check_size(response: httpx.Response, request: HttpRequest) -> None:
     told = _headers(response).get("content-length", "")
     if told.isdecimal():
         _check_so_far(int(told[:20]), request)
@@ -172,25 +173,25 @@ def _check_so_far(size: int, request: HttpRequest) -> None:
         )
 
 
-def _whole(response: httpcore.Response, parts: Iterable[bytes]) -> HttpResponse:
-    return HttpResponse(response.status, _headers(response), b"".join(parts))
+def _whole(response: httpx.Response, parts: Iterable[bytes]) -> HttpResponse:
+    return HttpResponse(response.status_code, _headers(response), b"".join(parts))
 
 
-def _proxy(proxy: str | None) -> httpcore.Proxy | None:
+def _proxy(proxy: str | None) -> httpx.Proxy | None:
     if proxy is None:
         return None
     parts = urllib.parse.urlsplit(proxy) if isinstance(proxy, str) else None
     if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
         raise InvalidInputError("proxy must be like http://host:port")
     auth = (parts.username or "", parts.password or "") if parts.username else None
-    return httpcore.Proxy(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), auth=auth)
+    return httpx.Proxy(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), auth=auth)
 
 
 @contextlib.contextmanager
 def _failures_said(request: HttpRequest, timeout: float) -> Iterator[None]:
     try:
         yield
-    except (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.PoolTimeout, httpcore.ProxyError) as error:
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as error:
         untrusted = _certificate_error(error)
         if untrusted is not None:
             raise RemoteError(
@@ -200,14 +201,14 @@ def _failures_said(request: HttpRequest, timeout: float) -> Iterator[None]:
         raise UnreachableError(
             f"no connection to {request.place}: {str(error) or type(error).__name__}; check address, port and network"
         ) from error
-    except (httpcore.TimeoutException, TimeoutError) as error:
+    except (httpx.TimeoutException, TimeoutError) as error:
         raise ReplyLostError(f"no whole reply came from {request.place} within {timeout:g} seconds") from error
-    except (httpcore.NetworkError, httpcore.RemoteProtocolError, OSError) as error:
+    except (httpx.NetworkError, httpx.RemoteProtocolError, OSError) as error:
         problem = str(error) or type(error).__name__
         raise ReplyLostError(
             f"the connection to {request.place} broke before the whole reply came: {problem}"
         ) from error
-    except (httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
+    except (httpx.ProtocolError, httpx.UnsupportedProtocol) as error:
         raise RemoteError(f"{request.place} cannot be asked: {type(error).__name__}") from error
 
 
@@ -220,6 +221,68 @@ def _certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationEr
 
 
 # ---- a time limit for all of a request ------------------------------------------------------------------------------
+
+
+class _TimedTransport(httpx.BaseTransport):
+    """Of httpx's own, the sync one cannot be given such a limit; what is beneath it, httpcore, can."""
+
+    def __init__(self, context: ssl.SSLContext | None, proxy: httpx.Proxy | None, limit: _TimeLimit) -> None:
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=context,
+            proxy=None if proxy is None else httpcore.Proxy(str(proxy.url), auth=proxy.raw_auth),
+            max_connections=_CONNECTIONS,
+            keepalive_expiry=_IDLE_SECONDS,
+            network_backend=_TimedBackend(limit),
+        )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        url = request.url
+        with _as_httpx(request):
+            response = self._pool.handle_request(
+                httpcore.Request(
+                    request.method,
+                    httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+                    headers=request.headers.raw,
+                    content=typing.cast(Iterable[bytes], request.stream),
+                    extensions=request.extensions,
+                )
+            )
+        return httpx.Response(
+            response.status,
+            headers=response.headers,
+            stream=_TimedBody(response, request),
+            extensions=response.extensions,
+        )
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+class _TimedBody(httpx.SyncByteStream):
+    def __init__(self, response: httpcore.Response, request: httpx.Request) -> None:
+        self._response, self._request = response, request
+
+    def __iter__(self) -> Iterator[bytes]:
+        with _as_httpx(self._request):
+            yield from self._response.iter_stream()
+
+    def close(self) -> None:
+        self._response.close()
+
+
+@contextlib.contextmanager
+def _as_httpx(request: httpx.Request) -> Iterator[None]:
+    """Errors of httpcore as those of httpx, which are called the same."""
+    try:
+        yield
+    except (
+        httpcore.TimeoutException,
+        httpcore.NetworkError,
+        httpcore.ProtocolError,
+        httpcore.ProxyError,
+        httpcore.UnsupportedProtocol,
+    ) as error:
+        raise getattr(httpx, type(error).__name__)(str(error), request=request) from error
 
 
 class _TimeLimit(threading.local):
