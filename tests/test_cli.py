@@ -77,7 +77,8 @@ def test_each_command_is_a_file_of_its_own_and_imports_late() -> None:
         early = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
         early |= {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
         if not {"row_reader", "prediction_writer", "receipt_file"} & {path.stem}:
-            assert not {"numpy", "pyarrow", "httpcore", "httpx", "cryptography", "rich"} & {str(n).split(".")[0] for n in early}
+            packages = {str(name).split(".")[0] for name in early}
+            assert not packages & {"numpy", "pyarrow", "httpcore", "httpx", "cryptography", "rich"}
 
 
 def test_help_loads_nothing_heavy_and_is_quick() -> None:
