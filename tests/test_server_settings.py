@@ -128,6 +128,7 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         ({"tls": {"certificate": "absent.pem", "private_key": "absent.pem"}}, "tls: No such file"),
         ({"tls": {"private_key": "key.pem"}}, "belong together"),
         ({"epoch": {"seconds": 300}}, "grace_seconds must be less"),
+        ({"epoch": {"seconds": 1e-300, "grace_seconds": 0}}, "epoch.seconds"),
         ({"image": "absent.signed"}, "absent.signed is no file"),
         ({"model_store": "/proc/version"}, "is no directory"),
         ({"model_store": "/nowhere/at/all"}, "/nowhere/at does not exist"),

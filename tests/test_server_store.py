@@ -128,11 +128,13 @@ def test_files_that_are_no_models_are_reported_and_left_alone(tmp_path: Path, ca
     (directory / "empty.sealed").write_bytes(b"")
     (directory / "folder.sealed").mkdir()
     (directory / "notes.txt").write_text("mine")
+    (directory / "x\nWARNING a line of the log.sealed").write_bytes(b"")
     before = {path.name: path.stat().st_mtime_ns for path in directory.iterdir()}
     again = opened(tmp_path)
     assert keys(again) == [("credit", 1), ("debt", 1), ("guest", 5)]
     for name in ("credit@2", "copied", "intruder", "empty", "folder"):
         assert f"{name}.sealed is not served" in caplog.text
+    assert "x?WARNING a line of the log.sealed is not served" in caplog.text
     assert {path.name: path.stat().st_mtime_ns for path in directory.iterdir()} == before
     # The name of the damaged one stays its own: it is neither replaced nor given out again.
     assert again.next_version("credit") == 3

@@ -156,7 +156,8 @@ class Limits(_Section):
 class Epoch(_Section):
     """How long the enclave's key for requests lives, and how much longer it opens requests under way."""
 
-    seconds: Seconds = 3600.0
+    # Shorter ones would keep the enclave busy with making keys.
+    seconds: Annotated[Seconds, Field(ge=0.1)] = 3600.0
     grace_seconds: float = Field(default=300.0, ge=0, le=86400, allow_inf_nan=False)
 
 

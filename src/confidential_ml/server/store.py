@@ -290,7 +290,9 @@ class ModelStore:
         key = _key_of_name(path)
         if key is not None:
             self._blocked.add(key)
-        _logger.warning("%s is not served and left as it is: %s", path, reason)
+        sentence = f"{path} is not served and left as it is: {reason}"
+        # Whoever names a file must not write lines of the log.
+        _logger.warning("%s", "".join(one if one.isprintable() else "?" for one in sentence))
 
 
 def _key_of_name(path: Path) -> tuple[str, int] | None:
