@@ -411,6 +411,8 @@ def test_inputs_that_are_refused(ask_with: Callable[..., Asked]) -> None:
         assert error_of(ask.predict({"features": features})) == (400, "input_invalid")
     assert error_of(ask.predict({"features": row, "iteration_range": [0, 99]})) == (400, "parameter_invalid")
     assert error_of(ask.predict({"features": [row] * 11})) == (413, "too_many_rows")
+    # Told by its brackets alone, before it is read.
+    assert error_of(ask.predict(b'{"features": ' + b"[[]," * 13)) == (413, "too_many_rows")
     assert error_of(ask.predict({"features": [[0.125] * 6] * 60})) == (413, "body_too_large")
     assert error_of(ask.predict({"features": row, "model_id": "other"})) == (404, "model_unknown")
     assert error_of(ask.predict({"features": row, "version": 2})) == (404, "model_unknown")
