@@ -43,7 +43,7 @@ WITH_THE_FIRST := attestation attestation_attacks attestation_differential colla
   relying_party remote
 WITH_THE_OTHER := arrow_stream cli cli_predict cli_remote client console_assembly console_page console_requests \
   console_verifier deployment edger8r large_bodies mlflow_scoring open_inference openapi server_process server_routes \
-  server_settings server_store
+  server_settings server_store single_row_tensor
 without = $(patsubst %,--ignore=tests/test_%.py,$(1))
 
 sources := pyproject.toml CMakeLists.txt $(shell find cmake common edl enclave host simulation scripts src -type f \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import secrets
 import time
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Front", "form_of"]
 
 _DISCONNECTED = 499  # as nginx has it: the client went away before there was an answer
+_KEPT_PATHS, _LONGEST_KEPT_PATH = 1024, 256
 _ALWAYS = [(b"x-content-type-options", b"nosniff")]
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST",
@@ -76,9 +78,12 @@ class Front:
         self._serving = serving
         self._forms = forms
         self._origins = _Origins(serving.settings.allowed_origins)
+        self._routes = routes
         self._direct = {
             (method, route.path): route for route in routes if "{" not in route.path for method in route.methods or ()
         }
+        # Clients ask for few models, again and again, and finding the route costs more than the rest of Starlette.
+        self._found = functools.lru_cache(maxsize=_KEPT_PATHS)(self._find)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -107,11 +112,11 @@ class Front:
                 await Response(status_code=204, headers=_PREFLIGHT)(scope, receive, observed)
                 return
             # A path without parameters needs no search, and what Starlette wraps around an endpoint is done here.
-            route = self._direct.get((scope["method"], scope["path"]))
+            route, parameters = self._route_of(scope["method"], scope["path"])
             if route is None:
                 await self._app(scope, receive, observed)
             else:
-                scope["route"] = route
+                scope["route"], scope["path_params"] = route, parameters
                 response = await route.endpoint(Request(scope, receive))
                 await response(scope, receive, observed)
         except ClientDisconnect:
@@ -126,6 +131,21 @@ class Front:
             route = scope.get("route")
             label = "none" if route is None else route.path
             self._serving.metrics.observe(label, scope["method"], status, time.perf_counter() - start)
+
+    def _route_of(self, method: str, path: str) -> tuple[Route | None, dict[str, str]]:
+        """The route and its parameters; no route for what Starlette has to answer."""
+        route = self._direct.get((method, path))
+        if route is not None or len(path) > _LONGEST_KEPT_PATH:
+            return route, {}
+        route, parameters = self._found(method, path)
+        return route, dict(parameters)
+
+    def _find(self, method: str, path: str) -> tuple[Route | None, dict[str, str]]:
+        for route in self._routes:
+            match = route.path_regex.match(path)
+            if match is not None and method in (route.methods or ()):
+                return route, match.groupdict()
+        return None, {}
 
 
 def _internal(error: Exception) -> HttpError:

@@ -18,7 +18,9 @@ from confidential_ml.server import json_bodies, large_bodies
 from confidential_ml.server.access import guarded
 from confidential_ml.server.body import media_type, read_body
 from confidential_ml.server.errors import HttpError
+from confidential_ml.server.json_response import JsonResponse
 from confidential_ml.server.openapi import BINARY, JSON, Parameter, RouteDescription
+from confidential_ml.server.single_row_tensor import SMALL_BODY, read_single_row
 from confidential_ml.server.tensors import InputTensor, Scalar, read_rows
 
 if TYPE_CHECKING:
@@ -231,8 +233,10 @@ class _OpenInference:
         # To the end: the version that was current may be deleted meanwhile, which must not fail who named none.
         with self._lease(request) as live:
             entry = live.entry
-            read = functools.partial(_read, body, header_length, entry.n_features, limits.rows)
-            asked = await large_bodies.run(len(body), read)
+            asked = _read_quickly(body, entry.n_features) if header_length is None else None
+            if asked is None:
+                read = functools.partial(_read, body, header_length, entry.n_features, limits.rows)
+                asked = await large_bodies.run(len(body), read)
             predictions = await self._serving.predict_with(
                 live,
                 asked.rows,
@@ -273,6 +277,11 @@ def _header_length(request: Request) -> int | None:
     if len(given) > 1 or not _DIGITS.fullmatch(given[0]):
         raise HttpError(400, "parameter_invalid", f"{_HEADER_LENGTH} must be one whole number of bytes")
     return int(given[0])
+
+
+def _read_quickly(body: bytes, n_features: int) -> _Asked | None:
+    found = read_single_row(body, n_features) if len(body) <= SMALL_BODY else None
+    return None if found is None else _Asked(*found, is_binary=False, output_margin=False, iteration_range=None)
 
 
 def _read(body: bytes, header_length: int | None, n_features: int, max_rows: int) -> _Asked:
@@ -339,12 +348,21 @@ def _answer(predictions: FloatArray, entry: ModelEntry, asked: _Asked) -> Respon
     output = OutputTensor(_OUTPUT, "FP32", list(predictions.shape))
     answer = InferAnswer(entry.model_id, str(entry.version), [output], asked.request_id)
     if not asked.is_binary:
-        output.data = json_bodies.values(predictions.reshape(-1))
-        return _json(answer)
+        return JsonResponse(_written(answer, output, predictions.reshape(-1)))
     data = predictions.astype("<f4", copy=False).tobytes()
     output.parameters = OutputParameters(len(data))
     header = msgspec.json.encode(answer)
     return Response(header + data, media_type=OCTETS, headers={_HEADER_LENGTH: str(len(header))})
+
+
+def _written(answer: InferAnswer, output: OutputTensor, predictions: FloatArray) -> bytes:
+    output.data = predictions.tolist()
+    written = msgspec.json.encode(answer)
+    # So msgspec writes NaN and infinities, which must be told apart.
+    if b"null" not in written:
+        return written
+    output.data = json_bodies.values(predictions)
+    return msgspec.json.encode(answer)
 
 
 def descriptions() -> list[RouteDescription]:

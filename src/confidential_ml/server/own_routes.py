@@ -20,13 +20,14 @@ from confidential_ml.server.body import media_type, read_body
 from confidential_ml.server.console import page
 from confidential_ml.server.errors import ErrorBody, HttpError
 from confidential_ml.server.json_bodies import Cell
+from confidential_ml.server.json_response import JsonResponse
 from confidential_ml.server.live_models import ModelEntry
 from confidential_ml.server.openapi import BINARY, JSON, Parameter, RouteDescription
 
 if TYPE_CHECKING:
     from confidential_ml.server.serving import Serving
 
-__all__ = ["JsonResponse", "descriptions", "routes"]
+__all__ = ["descriptions", "routes"]
 
 _UPLOAD_TYPES = (JSON, "application/ubjson", "application/octet-stream")
 _VERSION = re.compile("[0-9]{1,20}", re.ASCII)
@@ -80,16 +81,6 @@ class ModelList(msgspec.Struct):
     """Answer of ``GET /models``."""
 
     models: list[ModelEntry]
-
-
-class JsonResponse(Response):
-    """A JSON body that is already written; made in a third of the time that `Response` takes."""
-
-    def __init__(self, body: bytes, status: int = 200) -> None:
-        self.status_code = status
-        self.background = None
-        self.body = body
-        self.raw_headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
 
 
 def routes(serving: Serving) -> list[Route]:
