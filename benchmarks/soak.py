@@ -85,8 +85,10 @@ class Soak:
     async def swap(self, client: httpx.AsyncClient) -> None:
         """Upload a version every second, and delete the oldest."""
         kept = deque([1, 2])
+        next_swap = time.monotonic()
         while not self.is_over:
-            await asyncio.sleep(SWAP_SECONDS)
+            next_swap += SWAP_SECONDS
+            await asyncio.sleep(max(0.0, next_swap - time.monotonic()))
             kept.append(kept[-1] + 1)
             await self.upload(client, kept[-1])
             if len(kept) > KEPT_VERSIONS:
