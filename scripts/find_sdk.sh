@@ -1,7 +1,11 @@
 #!/bin/sh
 # Stops with one sentence if a platform needs the Open Enclave SDK and CMake would not find it. Usage: find_sdk.sh PLATFORM
 set -eu
-[ "$1" != simulation ] || exit 0
+case $1 in
+  simulation) exit 0 ;;
+  openenclave-simulation | openenclave) ;;
+  *) echo "PLATFORM is '$1'; it must be simulation, openenclave-simulation or openenclave." >&2; exit 1 ;;
+esac
 config=lib/openenclave/cmake/openenclave-config.cmake
 for place in $(echo "${CMAKE_PREFIX_PATH:-}" | tr ':;' '  ') "${OpenEnclave_DIR:-}" /opt/openenclave /usr/local /usr; do
   [ ! -e "$place/$config" ] && [ ! -e "$place/openenclave-config.cmake" ] || exit 0
