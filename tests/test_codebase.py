@@ -250,7 +250,7 @@ def test_the_version_is_stated_once() -> None:
     again = [
         path.relative_to(ROOT)
         for path in tracked_files()
-        if path.suffix in {".py", ".txt", ".cmake", ".cpp", ".h", ".in", ".toml", ".json", ".pyi"}
+        if path.suffix in {".py", ".txt", ".cmake", ".cpp", ".h", ".in", ".toml", ".json", ".md", ".pyi"}
         and path.name not in stating
         and "fixtures" not in path.parts
         and re.search(rf"version\w*\W{{1,6}}{re.escape(version)}\b", path.read_text(encoding="utf-8"), re.IGNORECASE)

@@ -251,11 +251,11 @@ def objects(value: object) -> Array:
         pytest.param([[SENTINEL] * N_FEATURES, [SENTINEL]], "cannot be made an array", id="ragged"),
         pytest.param(np.ma.masked_array(full((2, N_FEATURES))), r"masked.*filled\(numpy.nan\)", id="masked"),
         pytest.param(Sparse(), "sparse", id="sparse"),
-        pytest.param(Frame(), r"data frame.*to_numpy\(\)", id="data frame"),
+        pytest.param(None, "X is None", id="None"),
+        pytest.param(Frame(), r"data frame.*cat\.codes.*to_numpy\(\)", id="data frame"),
         pytest.param(InterchangeFrame(), "data frame", id="interchange data frame"),
         pytest.param(ArrowTable(), "data frame", id="arrow table"),
         pytest.param(Unconvertible(), "cannot be made an array", id="unconvertible"),
-        pytest.param(None, "0 dimensions", id="None"),
         pytest.param({"a": SENTINEL}, None, id="dict"),
         pytest.param({SENTINEL}, None, id="set"),
         pytest.param((SENTINEL for _ in range(3)), None, id="generator"),
@@ -271,6 +271,11 @@ def test_rows_that_are_refused(bad: Any, match: str | None, regression: cml.Conf
 def test_every_sparse_container_of_scipy_is_refused(make: str, regression: cml.ConfidentialModel) -> None:
     sparse = pytest.importorskip("scipy.sparse")
     refused(lambda: regression.predict(getattr(sparse, make)(full((2, N_FEATURES)))), "sparse")
+
+
+def test_a_dmatrix_is_refused_with_advice(regression: cml.ConfidentialModel) -> None:
+    xgboost = pytest.importorskip("xgboost")
+    refused(lambda: regression.predict(xgboost.DMatrix(full((2, N_FEATURES)))), "DMatrix.*pass what it was made of")
 
 
 def test_data_frames_of_pandas_are_refused(regression: cml.ConfidentialModel) -> None:

@@ -122,6 +122,10 @@ def _from_objects(array: npt.NDArray[Any], name: str) -> FloatArray:
 
 
 def _refuse_containers(values: Any, name: str) -> None:
+    if values is None:
+        raise InvalidInputError(f"{name} is None; pass a matrix of real numbers, NaN where one is missing")
+    if hasattr(values, "num_row") and hasattr(values, "num_col"):
+        raise InvalidInputError(f"{name} is a DMatrix, which does not give its values back; pass what it was made of")
     if isinstance(values, np.ma.MaskedArray):
         raise InvalidInputError(f"{name} is a masked array; pass {name}.filled(numpy.nan)")
     if hasattr(values, "tocsr"):
@@ -129,7 +133,8 @@ def _refuse_containers(values: Any, name: str) -> None:
     if hasattr(values, "__dataframe__") or hasattr(values, "iloc") or hasattr(values, "__arrow_c_stream__"):
         raise InvalidInputError(
             f"{name} is a data frame, whose column names would be ignored; "
-            f"bring the columns into the model's order and pass {name}.to_numpy()"
+            "bring the columns into the model's order, replace categories by the codes they had in training "
+            f"(column.cat.codes, with the same categories in the same order), and pass {name}.to_numpy()"
         )
 
 
