@@ -6,17 +6,17 @@ import html
 
 from confidential_ml.identity import EnclaveIdentity
 
-# Colours are legible on light and dark notebooks alike: the card brings its own background.
+# Colours are those of the notebook, light or dark; only the banner brings its own.
 _STYLE = (
-    "font:13px/1.45 system-ui,sans-serif;color:#1b1f24;background:#fff;border:1px solid #d0d7de;border-radius:8px;"
-    "max-width:54em;overflow:hidden;margin:.4em 0"
+    "font:13px/1.45 system-ui,sans-serif;color:inherit;background:none;border:1px solid rgba(127,127,127,.45);"
+    "border-radius:8px;max-width:54em;overflow:hidden;margin:.4em 0"
 )
 _BANNER = "padding:.45em .9em;font-weight:600;color:#fff;background:"
 _RED, _AMBER, _GREEN = "#b42318", "#8a5300", "#1a7f37"
 _SIMULATIONS = {"simulation": "SIMULATION", "openenclave-simulation": "SIMULATION (Open Enclave runtime)"}
 _TABLE_STYLE = "border-collapse:collapse;margin:0 0 .6em;border:0;color:inherit;font:inherit"
 _CODE_STYLE = "background:none;color:inherit;font-size:12px"
-_NAME_STYLE = "padding:.15em .9em;color:#57606a;white-space:nowrap;text-align:left;vertical-align:top"
+_NAME_STYLE = "padding:.15em .9em;color:inherit;opacity:.72;white-space:nowrap;text-align:left;vertical-align:top"
 _VALUE_STYLE = "padding:.15em .9em .15em 0;text-align:left;word-break:break-all"
 
 
@@ -68,7 +68,7 @@ def render(title: str, identity: EnclaveIdentity, rows: list[tuple[str, str]], *
         f'<td style="{_VALUE_STYLE}"><code style="{_CODE_STYLE}">{html.escape(value)}</code></td></tr>'
         for name, value in everything
     )
-    closed = "" if is_open else ' <span style="color:#57606a;font-weight:400">(closed)</span>'
+    closed = "" if is_open else ' <span style="opacity:.72;font-weight:400">(closed)</span>'
     return (
         f'<div style="{_STYLE}"><div style="{_BANNER}{colour}">{html.escape(text)}</div>'
         f'<div style="padding:.6em .9em .2em;font-weight:600">{html.escape(title)}{closed}</div>'
