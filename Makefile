@@ -39,10 +39,10 @@ OTHER_VENV := .venv-other$(suffix)
 BENCH_VENV := .venv-bench$(suffix)
 HAS_OTHER := $(word 2,$(PYTHONS))
 # What takes long and does not depend on XGBoost or the extension runs with one Python, shared out between the two.
-WITH_THE_FIRST := attestation attestation_attacks attestation_differential collateral_service endpoint hpke protocol \
-  relying_party remote
+WITH_THE_FIRST := attestation attestation_attacks attestation_differential card collateral_service edger8r endpoint \
+  examples hpke json_depth protocol relying_party remote
 WITH_THE_OTHER := arrow_stream cli cli_predict cli_remote client console_assembly console_page console_requests \
-  console_verifier deployment edger8r large_bodies mlflow_scoring open_inference openapi server_process server_routes \
+  console_verifier deployment large_bodies mlflow_scoring open_inference openapi server_process server_routes \
   server_settings server_store single_row_tensor
 without = $(patsubst %,--ignore=tests/test_%.py,$(1))
 
@@ -71,6 +71,7 @@ train-model: packages $(VENV)/.installed
 	@$(VENV)/bin/python examples/train_iris.py examples/data/iris_model.json
 
 test: test-packages
+	@$(MAKE) --no-print-directory -j 2 $(VENV)/.installed $(if $(HAS_OTHER),$(OTHER_VENV)/.installed)
 	@$(MAKE) --no-print-directory check
 ifeq ($(PLATFORM),simulation)
 	@$(MAKE) --no-print-directory cpp-test sanitized-test

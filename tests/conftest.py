@@ -20,12 +20,17 @@ os.environ["XDG_STATE_HOME"] = _STATE
 os.environ.pop("CONFIDENTIAL_ML_SIMULATION_FUSE_KEY", None)
 
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 import confidential_ml as cml  # noqa: E402
 from confidential_ml.enclave import default_enclave  # noqa: E402
 
 if TYPE_CHECKING:
     from command_line import Run
+
+# Tests state results: how long an example takes says more of the machine than of the code.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 FIXTURES = Path(__file__).parent / "fixtures" / "xgboost"
 IMAGES_VARIABLE = "CONFIDENTIAL_ML_TEST_IMAGES"

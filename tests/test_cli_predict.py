@@ -157,7 +157,7 @@ def test_csv_as_people_write_it(run: Run, sealed: Callable[[str], Path], tmp_pat
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
 def test_a_pipe_of_csv_loses_no_row(sealed: Callable[[str], Path], tmp_path: Path, line_end: str) -> None:
     """More than any buffer holds, with and without a header, as `cat rows.csv | confidential-ml predict ...`."""
-    rows = np.tile(X, (40, 1))
+    rows = np.tile(X, (10, 1))
     text = line_end.join(",".join("" if np.isnan(v) else repr(float(v)) for v in row) for row in rows) + line_end
     for header, options in ((",".join(NAMES) + line_end, []), ("", ["--no-header"])):
         command = [sys.executable, "-m", "confidential_ml.cli", "predict", str(sealed("reg")), "/dev/stdin"]

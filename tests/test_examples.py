@@ -50,9 +50,10 @@ def test_quickstart_notebook_runs_and_shows_what_its_text_says(monkeypatch: pyte
     shown = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     pages = [output["data"]["text/html"] for output in shown if "text/html" in output.get("data", {})]
     texts = [output["data"].get("text/plain", "") for output in shown if "data" in output]
-    assert len(pages) == 2
+    assert len(pages) == 4
     assert all("SIMULATION" in page for page in pages)
-    assert "(closed)" in pages[1]
+    assert ["not authenticated" in page for page in pages] == [True, True, False, False]
+    assert "(closed)" in pages[3]
     assert any(text == "[True, True]" for text in texts)
     assert any(text.startswith("array([[0.") for text in texts)
 

@@ -6,7 +6,6 @@ import contextlib
 import copy
 import ctypes
 import gc
-import html.parser
 import os
 import pickle
 import signal
@@ -24,7 +23,7 @@ import numpy.typing as npt
 import pytest
 
 import confidential_ml as cml
-from confidential_ml import _core, card
+from confidential_ml import _core
 from confidential_ml.enclave import _OpenEnclaves, default_enclave
 
 if TYPE_CHECKING:
@@ -766,68 +765,6 @@ def test_relative_paths(regression_file: Path, tmp_path: Path, monkeypatch: pyte
         assert model.predict(ROWS).shape == (len(ROWS),)
     cml.seal(regression_file, Path("../second.sealed"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["below", "model.sealed", "second.sealed"]
-
-
-class Elements(html.parser.HTMLParser):
-    """Checks that every element is closed in order, and gathers the text."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: set[str] = set()
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        self.open.append(tag)
-        self.tags.add(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data + "\n"
-
-
-def parsed(markup: str) -> Elements:
-    elements = Elements()
-    elements.feed(markup)
-    elements.close()
-    assert elements.open == []
-    return elements
-
-
-def test_reprs_show_who_runs_and_that_it_is_a_simulation(model: cml.ConfidentialModel, enclave: cml.Enclave) -> None:
-    identity = enclave.identity
-    if identity.platform == "openenclave":
-        pytest.skip("not a simulation")
-    assert not identity.protects
-    for thing in (model, enclave):
-        text = repr(thing)
-        assert "SIMULATION" in text
-        assert identity.mrenclave[:12] in text
-        elements = parsed(thing._repr_html_())
-        assert "SIMULATION" in elements.text
-        assert "protects nothing" in elements.text
-        assert identity.mrenclave in elements.text
-        assert identity.mrsigner in elements.text
-        assert elements.tags <= {"div", "table", "tr", "th", "td", "code", "span"}
-    assert model.info.model_digest in parsed(model._repr_html_()).text
-    assert "'regression'" in repr(model)
-    assert "reg:squarederror" in repr(model)
-    model.close()
-
-
-def test_what_a_card_shows_is_escaped() -> None:
-    hostile = "<script>alert('1')</script>&\"><img src=x>"
-    for platform, debug in (("simulation", False), ("openenclave-simulation", False), ("openenclave", True)):
-        identity = cml.EnclaveIdentity(platform, hostile, hostile, 1, 1, debug)
-        elements = parsed(card.render(hostile, identity, [(hostile, hostile)], is_open=False))
-        assert not elements.tags & {"script", "img"}
-        assert elements.text.count(hostile) == 5
-        assert "SIMULATION" in elements.text or "DEBUG" in elements.text
-    sgx = parsed(card.render("title", cml.EnclaveIdentity("openenclave", "", "", 1, 1, False), [], is_open=True))
-    assert "SGX enclave" in sgx.text
-    assert "SIMULATION" not in sgx.text
 
 
 def test_making_a_simulated_enclave_warns_at_the_callers_line(path: Path, run_python: RunPython) -> None:

@@ -307,7 +307,7 @@ for attempt in (
     assert result.stdout.split() == ["SealError", "SealError", "InvalidInputError"]
 
 
-@pytest.mark.parametrize("path", ["a\0b", b"a\0b", "a\ud800b", 0, True, None, object()], ids=repr)
+@pytest.mark.parametrize("path", ["", b"", "a\0b", b"a\0b", "a\ud800b", 0, True, None, object()], ids=repr)
 def test_what_no_file_can_be_named(path: Any, regression_file: Path, enclave: cml.Enclave) -> None:
     for attempt in (
         lambda: cml.seal(regression_file, path),

@@ -215,7 +215,7 @@ def test_missing_file_is_an_os_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "empty"),
+        (b"", "empty: it has 0 bytes"),
         (b"\x80\x04\x95rest", "pickle"),
         (b"binf" + bytes(200), "old binary format.*1.6 to 3.0"),
         (b"bs64\tAAAA", "old binary format.*1.6 to 3.0"),

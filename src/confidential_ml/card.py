@@ -1,10 +1,12 @@
-"""How enclaves and models look in a notebook: one card, with the simulation warning where it cannot be missed."""
+"""How enclaves, models and verdicts look in a notebook: one card, with the warning where it cannot be missed."""
 
 from __future__ import annotations
 
 import html
+from typing import TYPE_CHECKING
 
-from confidential_ml.identity import EnclaveIdentity
+if TYPE_CHECKING:
+    from confidential_ml.identity import EnclaveIdentity
 
 # Colours are those of the notebook, light or dark; only the banner brings its own.
 _STYLE = (
@@ -12,7 +14,7 @@ _STYLE = (
     "border-radius:8px;max-width:54em;overflow:hidden;margin:.4em 0"
 )
 _BANNER = "padding:.45em .9em;font-weight:600;color:#fff;background:"
-_RED, _AMBER, _GREEN = "#b42318", "#8a5300", "#1a7f37"
+_RED, _AMBER, _GREEN, _GREY = "#b42318", "#8a5300", "#1a7f37", "#57606a"
 _SIMULATIONS = {"simulation": "SIMULATION", "openenclave-simulation": "SIMULATION (Open Enclave runtime)"}
 _TABLE_STYLE = "border-collapse:collapse;margin:0 0 .6em;border:0;color:inherit;font:inherit"
 _CODE_STYLE = "background:none;color:inherit;font-size:12px"
@@ -33,44 +35,63 @@ def byte_size(size: int) -> str:
     return f"{size / 1024**exponent:.1f} {('KiB', 'MiB', 'GiB')[exponent - 1]}"
 
 
-def platform_label(identity: EnclaveIdentity) -> str:
+def platform_label(platform: str, *, debug: bool) -> str:
     """The platform in one or two words, loud where it protects nothing."""
-    if identity.platform != "openenclave":
-        return _SIMULATIONS[identity.platform]
-    return "DEBUG enclave" if identity.debug else "SGX enclave"
+    if platform != "openenclave":
+        return _SIMULATIONS[platform]
+    return "DEBUG enclave" if debug else "SGX enclave"
 
 
-def _banner(identity: EnclaveIdentity) -> tuple[str, str]:
-    if identity.platform != "openenclave":
-        return _RED, f"{_SIMULATIONS[identity.platform]}: protects nothing"
-    if identity.debug:
-        return _AMBER, "DEBUG enclave: its memory can be read"
-    return _GREEN, "SGX enclave"
+def banner(platform: str, *, debug: bool) -> tuple[str, str]:
+    """Colour and text of what an enclave on this platform is worth."""
+    label = platform_label(platform, debug=debug)
+    if platform != "openenclave":
+        return _RED, f"{label}: protects nothing"
+    return (_AMBER, f"{label}: its memory can be read") if debug else (_GREEN, label)
 
 
-def render(title: str, identity: EnclaveIdentity, rows: list[tuple[str, str]], *, is_open: bool) -> str:
-    """The card as HTML without scripts or external resources.
+def worse(colour: str) -> str:
+    """The colour of a banner for an enclave about which something else is to be said too."""
+    return _AMBER if colour == _GREEN else colour
 
-    Parameters
-    ----------
-    rows
-        Names and values to show between title and identity; escaped here.
-    """
-    colour, text = _banner(identity)
+
+def unverified_banner(text: str) -> tuple[str, str]:
+    """Colour and text where nothing has been verified."""
+    return _GREY, text
+
+
+def of_enclave(title: str, identity: EnclaveIdentity, rows: list[tuple[str, str]], *, note: str = "") -> str:
+    """As :func:`render`, with the enclave's banner, and its identity after the rows."""
     everything = [
         *rows,
         ("MRENCLAVE", identity.mrenclave),
         ("MRSIGNER", identity.mrsigner),
         ("product id, SVN", f"{identity.isv_prod_id}, {identity.isv_svn}"),
     ]
+    return render(title, banner(identity.platform, debug=identity.debug), everything, note=note)
+
+
+def render(title: str, banner: tuple[str, str], rows: list[tuple[str, str]], *, note: str = "") -> str:
+    """The card as HTML without scripts or external resources.
+
+    Parameters
+    ----------
+    banner
+        Colour and text of the line above everything.
+    rows
+        Names and values; escaped here, as is all text.
+    note
+        What is said behind the title.
+    """
+    colour, text = banner
     cells = "".join(
         f'<tr style="background:none"><th style="{_NAME_STYLE};font-weight:400">{html.escape(name)}</th>'
         f'<td style="{_VALUE_STYLE}"><code style="{_CODE_STYLE}">{html.escape(value)}</code></td></tr>'
-        for name, value in everything
+        for name, value in rows
     )
-    closed = "" if is_open else ' <span style="opacity:.72;font-weight:400">(closed)</span>'
+    noted = f' <span style="opacity:.72;font-weight:400">({html.escape(note)})</span>' if note else ""
     return (
         f'<div style="{_STYLE}"><div style="{_BANNER}{colour}">{html.escape(text)}</div>'
-        f'<div style="padding:.6em .9em .2em;font-weight:600">{html.escape(title)}{closed}</div>'
+        f'<div style="padding:.6em .9em .2em;font-weight:600">{html.escape(title)}{noted}</div>'
         f'<table style="{_TABLE_STYLE}">{cells}</table></div>'
     )

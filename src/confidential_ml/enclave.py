@@ -207,11 +207,15 @@ class Enclave:
 
     def __repr__(self) -> str:
         state = "" if self.is_open else ", closed"
-        label, measurement = card.platform_label(self._identity), card.short(self._identity.mrenclave)
+        identity = self._identity
+        label, measurement = (
+            card.platform_label(identity.platform, debug=identity.debug),
+            card.short(identity.mrenclave),
+        )
         return f"<confidential_ml.Enclave {label}, MRENCLAVE {measurement}{state}>"
 
     def _repr_html_(self) -> str:
-        return card.render("Enclave", self._identity, [], is_open=self.is_open)
+        return card.of_enclave("Enclave", self._identity, [], note="" if self.is_open else "closed")
 
 
 def _checked_bytes(request: object) -> bytes:

@@ -231,6 +231,10 @@ class ConfidentialEndpoint:
         """Make evidence anew for the next who asks: the models of the enclave have changed."""
         self._evidence.forget()
 
+    def __repr__(self) -> str:
+        models = "refuses models" if self._store is None else "takes models"
+        return f"<confidential_ml.ConfidentialEndpoint of {self._enclave!r}, {models}>"
+
     def _answer(self, message: bytes) -> bytes:
         operation = _OPERATIONS.get(message[:_MESSAGE_HEADER_SIZE])
         if operation is None or len(message) > self._max_message_size:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from confidential_ml import card
+
 
 @dataclass(frozen=True)
 class EnclaveIdentity:
@@ -32,3 +34,6 @@ class EnclaveIdentity:
     def protects(self) -> bool:
         """Whether this enclave keeps anything from its host: SGX, and not a debug enclave."""
         return self.platform == "openenclave" and not self.debug
+
+    def _repr_html_(self) -> str:
+        return card.of_enclave("Identity of an enclave", self, [])

@@ -166,6 +166,21 @@ class ModelInfo:
         """Platform of the enclave that holds the model."""
         return self.enclave.platform
 
+    def _repr_html_(self) -> str:
+        return self._card("what is known of it")
+
+    def _card(self, note: str) -> str:
+        rows = [
+            ("model digest", self.model_digest),
+            ("objective", f"{self.objective} ({self.booster})"),
+            ("features, groups", f"{self.n_features}, {self.n_groups}"),
+            ("trees, rounds, depth", f"{self.n_trees}, {self.n_rounds}, {self.depth}"),
+            ("memory in the enclave", card.byte_size(self.plan_size)),
+            ("sealing policy", self.policy),
+            ("owner, version", f"{card.short(self.owner) if self.owner else 'nobody'}, {self.model_version}"),
+        ]
+        return card.of_enclave(self.model_id, self.enclave, rows, note=note)
+
 
 class ConfidentialModel:
     """A model inside an enclave. Made by :meth:`load_sealed`; safe to use from any number of threads."""
@@ -393,23 +408,14 @@ class ConfidentialModel:
     def __repr__(self) -> str:
         info = self._info
         state = "" if self.is_open else ", closed"
+        label = card.platform_label(info.platform, debug=info.enclave.debug)
         return (
             f"<confidential_ml.ConfidentialModel {info.model_id!r} {info.objective}, {info.n_features} features, "
-            f"{card.platform_label(info.enclave)}, MRENCLAVE {card.short(info.mrenclave)}{state}>"
+            f"{label}, MRENCLAVE {card.short(info.mrenclave)}{state}>"
         )
 
     def _repr_html_(self) -> str:
-        info = self._info
-        rows = [
-            ("model digest", info.model_digest),
-            ("objective", f"{info.objective} ({info.booster})"),
-            ("features, groups", f"{info.n_features}, {info.n_groups}"),
-            ("trees, rounds, depth", f"{info.n_trees}, {info.n_rounds}, {info.depth}"),
-            ("memory in the enclave", card.byte_size(info.plan_size)),
-            ("sealing policy", info.policy),
-            ("owner, version", f"{card.short(info.owner) if info.owner else 'nobody'}, {info.model_version}"),
-        ]
-        return card.render(info.model_id, info.enclave, rows, is_open=self.is_open)
+        return self._info._card("" if self.is_open else "closed")
 
 
 def _closed(_: Any) -> Any:

@@ -37,8 +37,8 @@ def checked_path(path: object, argument: str) -> str:
     Raises
     ------
     InvalidInputError
-        For another type, and for a path no file can have: with a null character or a lone surrogate, or too long. So
-        the text of a model that is taken for a path is never shown in an error about that path.
+        For another type, and for a path no file can have: empty, with a null character or a lone surrogate, or too
+        long. So the text of a model that is taken for a path is never shown in an error about that path.
     """
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise InvalidInputError(f"{argument} must be a path (str, bytes or os.PathLike), not {type(path).__name__}")
@@ -47,6 +47,8 @@ def checked_path(path: object, argument: str) -> str:
         os.fsencode(text)
     except (TypeError, UnicodeError):
         raise InvalidInputError(f"{argument} cannot be the path of a file: it is not text in its encoding") from None
+    if not text:
+        raise InvalidInputError(f"{argument} is empty; give the path of a file")
     if "\0" in text:
         raise InvalidInputError(f"{argument} cannot be the path of a file: it holds a null character")
     encoded = os.fsencode(text)

@@ -9,6 +9,7 @@ from typing import Any, Literal, overload
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from confidential_ml import card
 from confidential_ml.attestation import INTEL_ROOT, AttestationPolicy, AttestationResult, Collateral, TrustRoot
 from confidential_ml.errors import InvalidInputError, RemoteError
 from confidential_ml.per_process import PerProcess
@@ -266,3 +267,9 @@ class RemoteModel:
 
     def __repr__(self) -> str:
         return f"<confidential_ml.RemoteModel{',' if self._session.attested is None else ''} {self._session.state()}>"
+
+    def _repr_html_(self) -> str:
+        attested = self._session.attested  # as it is: a card asks nobody
+        if attested is None:
+            return card.render("RemoteModel", card.unverified_banner("Not attested yet: nothing was sent"), [])
+        return attested.result._repr_html_()

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from confidential_ml import card
 from confidential_ml.errors import DamagedSealedModelError, SealError, UnsupportedVersionError
 from confidential_ml.regular_file import TooLargeError, checked_path, open_regular, read_limited, replaceable
 from confidential_ml.replacement import replacing
@@ -65,6 +66,24 @@ class SealedInfo:
     version: int
     size: int
     model_size: int
+
+    def _repr_html_(self) -> str:
+        by_sgx = self.platform == "openenclave"  # a header does not say whether that was a debug enclave
+        banner = (
+            card.unverified_banner("Sealed by an SGX enclave, it says")
+            if by_sgx
+            else card.banner(self.platform, debug=False)
+        )
+        rows = [
+            ("model digest", self.model_digest),
+            ("sealing policy", self.policy),
+            ("sealed by MRENCLAVE", self.mrenclave),
+            ("MRSIGNER", self.mrsigner),
+            ("product id, SVN", f"{self.isv_prod_id}, {self.isv_svn}"),
+            ("owner, version", f"{card.short(self.owner) if self.owner else 'nobody'}, {self.model_version}"),
+            ("size of file, of model", f"{card.byte_size(self.size)}, {card.byte_size(self.model_size)}"),
+        ]
+        return card.render(self.model_id, banner, rows, note="header of a sealed model, not authenticated")
 
 
 def inspect_sealed(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> SealedInfo:

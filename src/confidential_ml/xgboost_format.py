@@ -196,7 +196,7 @@ def _is_ubjson(data: bytes) -> bool:
     if data.lstrip(b" \t\r\n").startswith(b"{"):
         return False
     if not data:
-        raise ModelFormatError("the model file is empty")
+        raise ModelFormatError(f"the model is empty: it has 0 bytes; {_SAVE_IT}")
     if data.startswith(b"\x80"):
         raise ModelFormatError(
             f"this is a Python pickle, which is never opened here; unpickle it yourself, then {_SAVE_IT}"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass, field
 
+from confidential_ml import card
 from confidential_ml.attestation.claims import Claims, ModelClaim
 from confidential_ml.attestation.quote import Quote, ReportBody
 from confidential_ml.attestation.tcb import TcbStatus
-from confidential_ml.attestation.trust_root import TrustRoot
+from confidential_ml.attestation.trust_root import INTEL_ROOT, TrustRoot
 
 __all__ = ["AttestationResult", "VerifiedEvidence", "VerifiedQuote"]
 
@@ -103,3 +104,26 @@ class AttestationResult(VerifiedEvidence):
 
     models: tuple[ModelClaim, ...]
     appraised_at: datetime.datetime
+
+    def _repr_html_(self) -> str:
+        models = ", ".join(f"{model.model_id} {card.short(model.model_digest)}" for model in self.models)
+        rows = [
+            ("MRENCLAVE", self.mrenclave),
+            ("MRSIGNER", self.mrsigner),
+            ("product id, SVN", f"{self.report.isv_prod_id}, {self.report.isv_svn}"),
+            ("TCB status", f"{self.tcb_status}, evaluation number {self.tcb_evaluation_number}"),
+            ("advisories", ", ".join(self.advisories) or "none"),
+            ("root of trust", f"{self.root.name}, {card.short(self.root.fingerprint)}"),
+            ("accepted models", models or "none loaded"),
+            ("verified for", f"{self.verified_at:%Y-%m-%d %H:%M} UTC"),
+            ("expires", f"{self.earliest_expiry:%Y-%m-%d %H:%M} UTC"),
+        ]
+        return card.render("Verified and accepted", self._banner(), rows)
+
+    def _banner(self) -> tuple[str, str]:
+        colour, text = card.banner(self.claims.platform, debug=self.debug)
+        if self.tcb_status is not TcbStatus.UP_TO_DATE:
+            colour, text = card.worse(colour), f"{text}, TCB {self.tcb_status}"
+        if self.root != INTEL_ROOT:
+            colour, text = card.worse(colour), f"{text}, on the word of {self.root.name}"
+        return colour, text
