@@ -42,7 +42,7 @@ class Served:
 
         async def ask() -> httpx.Response:
             transport = httpx.ASGITransport(self.app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
                 return await client.request(method, path, headers=headers, **arguments)
 
         answer: httpx.Response = self.run(ask())
@@ -119,7 +119,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         cml.seal(booster, directory / f"{model_id}-{version}.sealed", model_id=model_id, version=version)
     unsafe = {"simulation": True, "cleartext_predict": True, "anonymous": ["client", "owner", "metrics"]}
     limits = {"rows": MAX_ROWS, "body_bytes": MAX_BODY}
-    app = create_app(load_settings(model_store=directory, unsafe=unsafe, limits=limits))
+    app = create_app(load_settings(model_store=directory, unsafe=unsafe, limits=limits, allowed_hosts=["testserver"]))
     with asyncio.Runner() as runner:
         yield Served(app, boosters, {}, runner.run)
     app.state.serving.close()

@@ -81,7 +81,7 @@ from confidential_ml.attestation import ANY, AttestationPolicy
 
 async def post(path, **body):
     transport = httpx.ASGITransport(http_server.app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         return (await client.post(path, **body)).raise_for_status()
 
 told = asyncio.run(post("/predict", json={"features": [5.1, 3.5, 1.4, 0.2]})).json()["predictions"]

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from protocol_server import MAX_BODY, MAX_ROWS, Served, on_a_socket, rows_of, rows_or_refusal, same_bits, served
+
+from confidential_ml.server import json_bodies
+from confidential_ml.server.errors import HttpError
 
 __all__ = ["served"]
 
@@ -404,7 +409,7 @@ def test_header_lengths_that_lie(served: Served, length: str, code: str) -> None
 async def _ask_twice(served: Served, content: bytes, headers: list[tuple[str, str]]) -> Any:
     import httpx
 
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(served.app), base_url="http://server") as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(served.app), base_url="http://localhost") as client:
         return await client.post(INFER, content=content, headers=[*headers, *served.headers.items()])
 
 
@@ -433,6 +438,25 @@ async def _ask_twice(served: Served, content: bytes, headers: list[tuple[str, st
 )
 def test_bodies_that_are_not_json(served: Served, body: bytes) -> None:
     assert refusal(served, content=body) == (400, "body_malformed")
+
+
+@given(
+    st.lists(st.sampled_from([b"NaN", b"Infinity", b"-", b'"', b"\\", b"1,", b" ", b"\0", b"I", b"N"])).map(b"".join)
+)
+@settings(max_examples=500, derandomize=True)
+@example(b"")
+def test_constants_are_quoted_outside_of_texts_alone(body: bytes) -> None:
+    in_turn = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|-Infinity|Infinity|NaN', re.DOTALL)
+    expected = in_turn.sub(lambda match: match[0] if match[0][:1] == b'"' else b'"%b"' % match[0], body)
+    assert (json_bodies._with_quoted_constants(body) or body) == expected
+
+
+def test_the_search_for_constants_has_an_end() -> None:
+    start = time.thread_time()
+    for body in (b"[" + b"NaN" * 5_000_000, b"[NaN" + b',""' * 5_000_000):
+        with pytest.raises(HttpError, match=r"JSON"):
+            json_bodies.decode(body, list)
+    assert time.thread_time() - start < 5  # twenty seconds and more before there was one
 
 
 def test_a_field_passed_over_does_not_stop_the_second_reading(served: Served) -> None:

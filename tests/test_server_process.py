@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import re
 import signal
 import socket
 import ssl
@@ -65,7 +66,7 @@ def received(connection: socket.socket) -> bytes:
 
 
 def head(method: str = "POST", path: str = "/model/predict", role: str = "client", **headers: object) -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "Host: server", f"Authorization: Bearer {TOKENS[role]}"]
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {TOKENS[role]}"]
     lines += ["Content-Type: application/json"] if method == "POST" else []
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode()
@@ -210,7 +211,10 @@ def test_a_client_that_takes_no_answers_is_cut_off(server: ServerProcess) -> Non
         (b"GET /health HTTP/1.1\r\nContent-Length: -1\r\n\r\n", b"400"),
         (b"POST /model/predict HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", b"400"),
         (b"POST /model/predict HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", b"400"),
-        (b"GET /health HTTP/1.1\r\nBad Header\r\n\r\n", b"400"),
+        (b"GET /health HTTP/1.1\r\nHost: localhost\r\nBad Header\r\n\r\n", b"400"),
+        (b"GET /health HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET /health HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", b"400"),
+        (b"GET /health HTTP/1.0\r\nHost: localhost\r\nHost: other\r\n\r\n", b"400"),
     ],
 )
 def test_what_is_no_request(server: ServerProcess, sent: bytes, status: bytes) -> None:
@@ -228,7 +232,9 @@ def test_what_is_no_request(server: ServerProcess, sent: bytes, status: bytes) -
 
 def test_a_hundred_headers_are_taken(server: ServerProcess) -> None:
     with connected(server) as connection:
-        connection.sendall(b"GET /health HTTP/1.1\r\nConnection: close\r\n" + b"X: y\r\n" * 99 + b"\r\n")
+        connection.sendall(
+            b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + b"X: y\r\n" * 98 + b"\r\n"
+        )
         assert received(connection).startswith(b"HTTP/1.1 200")
 
 
@@ -254,13 +260,26 @@ def test_trailers_and_chunk_extensions_are_as_short_as_heads(server: ServerProce
 
 def test_a_trailer_is_no_header(server: ServerProcess) -> None:
     """Not even of a request that comes in one piece."""
-    plain = b"POST /model/predict HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+    plain = b"POST /model/predict HTTP/1.1\r\nHost: localhost\r\n"
+    plain += b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
     body = b"%x\r\n%b\r\n0\r\n" % (len(ROW), ROW)
     authorization = f"Authorization: Bearer {TOKENS['client']}\r\n".encode()
     for head_lines, trailers, status in ((authorization, b"X: y\r\n", b"200"), (b"", authorization, b"401")):
         with connected(server) as connection:
             connection.sendall(plain + head_lines + b"\r\n" + body + trailers + b"\r\n")
             assert connection.recv(4096).split(b" ")[1] == status
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_is_no_request_is_said_after_the_answers_before_it(server: ServerProcess, count: int) -> None:
+    request = head(Content_Length=len(ROW)) + ROW
+    for garbage in (b"\0\0\0 HTTP/1.1\r\n\r\n", b"GET /health HTTP/1.1\r\n" + b"X: y\r\n" * 5000 + b"\r\n"):
+        with connected(server) as connection:
+            connection.sendall(request * count + garbage)
+            answer = received(connection)
+        statuses = re.findall(rb"HTTP/1\.1 ([0-9]{3})", answer)
+        assert statuses == [b"200"] * count + [{0: b"400", 71: b"431"}[garbage[0]]]
+    assert is_answering(server)
 
 
 def test_a_broken_body_is_told(server: ServerProcess) -> None:
@@ -317,7 +336,7 @@ def test_bodies_that_are_too_large_are_refused_before_they_are_sent(server: Serv
 
 def test_an_attacker_without_a_token_has_no_body_read(server: ServerProcess) -> None:
     with connected(server) as connection:
-        connection.sendall(b"POST /model/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n{")
+        connection.sendall(b"POST /model/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n{")
         assert connection.recv(4096).startswith(b"HTTP/1.1 401")
         # The rest is thrown away for as long as a request may take, then the connection is closed.
         start = time.monotonic()

@@ -57,7 +57,7 @@ class Asked:
     async def ask(self, method: str, path: str, role: str | None = "owner", **arguments: Any) -> httpx.Response:
         headers = {**({} if role is None else bearer(role)), **arguments.pop("headers", {})}
         transport = httpx.ASGITransport(self.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://server", trust_env=False) as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", trust_env=False) as client:
             return await client.request(method, path, headers=headers, **arguments)
 
     def upload(self, data: bytes = REGRESSION, **query: Any) -> httpx.Response:
@@ -496,12 +496,16 @@ def test_tokens_and_roles(ask: Asked) -> None:
 
 
 async def _ask_raw(ask: Asked, headers: list[tuple[str, str]]) -> httpx.Response:
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(ask.app), base_url="http://server") as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(ask.app), base_url="http://localhost") as client:
         return await client.get("/models", headers=headers)
 
 
-def test_anonymous_roles_need_no_token_and_the_others_do(ask_with: Callable[..., Asked]) -> None:
-    ask = ask_with(unsafe={**UNSAFE, "anonymous": ["client"]})
+def test_anonymous_roles_need_no_token_and_the_others_do(ask_with: Callable[..., Asked], tmp_path: Path) -> None:
+    tokens = {
+        "owner": settings_for(tmp_path)["tokens"]["owner"],
+        "metrics": settings_for(tmp_path)["tokens"]["metrics"],
+    }
+    ask = ask_with(tokens=tokens, unsafe={**UNSAFE, "anonymous": ["client"]})
     assert ask("GET", "/models", None).status_code == 200
     assert error_of(ask("DELETE", "/models/m", None)) == (401, "token_wrong")
 
@@ -540,6 +544,46 @@ def test_pages_from_elsewhere(ask_with: Callable[..., Asked]) -> None:
             leave = ask("OPTIONS", "/confidential", None, headers={"Origin": origin})
             assert leave.status_code == (204 if is_allowed else 405)
             assert leave.headers.get("Access-Control-Allow-Methods") == ("GET, POST" if is_allowed else None)
+
+
+def with_host(ask: Asked, *hosts: str) -> tuple[int, str]:
+    """Status and error code of a request with these header lines, which a client of its own would not send."""
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"host", host.encode()) for host in hosts]
+    scope = {"type": "http", "method": "GET", "path": "/health", "query_string": b"", "headers": headers}
+    ask.run(ask.app(scope, receive, send))
+    return sent[0]["status"], dict(sent[0]["headers"]).get(b"confidential-ml-error", b"").decode()
+
+
+@pytest.mark.parametrize("name", ["rebound.example", "localhost.example", "example@localhost", "", "127.0.0.1.nip.io"])
+def test_a_server_on_loopback_is_asked_under_no_other_name(ask_with: Callable[..., Asked], name: str) -> None:
+    ask = ask_with()
+    for own in ("localhost", "LocalHost:8080", "127.0.0.1", "127.0.0.1:1", "[::1]", "[::1]:8080"):
+        assert with_host(ask, own) == (200, "")
+    for other in (name, f"{name}:8080", f"localhost:{name}x"):
+        assert with_host(ask, other) == (421, "host_unknown")
+    assert with_host(ask) == (421, "host_unknown")
+    assert with_host(ask, "localhost", "localhost") == (421, "host_unknown")
+
+
+def test_names_can_be_allowed(ask_with: Callable[..., Asked]) -> None:
+    behind_a_proxy = ask_with(allowed_hosts=["Models.example.org", "[2001:db8::1]"])
+    for own in ("models.example.org", "MODELS.example.org:443", "[2001:db8::1]:80", "localhost:8080"):
+        assert with_host(behind_a_proxy, own) == (200, "")
+    assert with_host(behind_a_proxy, "example.org") == (421, "host_unknown")
+    on_a_network = ask_with(host="192.0.2.1", unsafe={**UNSAFE, "plain_http": True})
+    assert with_host(on_a_network, "any.example") == (200, "")
+    restricted = ask_with(host="192.0.2.1", unsafe={**UNSAFE, "plain_http": True}, allowed_hosts=["models.example.org"])
+    for own in ("models.example.org", "192.0.2.1:8080", "127.0.0.1"):
+        assert with_host(restricted, own) == (200, "")
+    assert with_host(restricted, "any.example") == (421, "host_unknown")
 
 
 # ---- limits and defects ---------------------------------------------------------------------------------------------

@@ -45,7 +45,8 @@ def test_the_defaults_are_those_of_the_documentation(tmp_path: Path) -> None:
     assert (limits.body_bytes, limits.model_bytes, limits.rows) == (16 << 20, 144 << 20, 100_000)
     assert (limits.requests, limits.request_seconds, limits.shutdown_seconds) == (64, 30, 30)
     assert (limits.provisioned_models, settings.epoch.seconds, settings.epoch.grace_seconds) == (64, 3600, 300)
-    assert (settings.image, settings.tls.certificate, settings.allowed_origins) == (None, None, [])
+    assert (settings.image, settings.tls.certificate) == (None, None)
+    assert (settings.allowed_hosts, settings.allowed_origins) == ([], [])
     unsafe = ServerSettings(model_store=tmp_path).unsafe
     assert unsafe.in_force() == []
     assert set(UNSAFE_MEANINGS) == set(type(unsafe).model_fields)
@@ -123,8 +124,16 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         ({"unsafe": {**ANONYMOUS, "simulation": False}}, "which protects nothing"),
         ({"unsafe": {**ANONYMOUS, "anonymous": ["owner", "client"]}}, "the role metrics has no tokens"),
         ({"unsafe": {**ANONYMOUS, "anonymous": ["everybody"]}}, "unsafe.anonymous.0"),
-        ({"host": "0.0.0.0", "tokens": ALL_TOKENS}, "unencrypted"),
-        ({"host": "example.org", "tokens": {"client": ALL_TOKENS["client"]}}, "unencrypted"),
+        ({"unsafe": ANONYMOUS, "tokens": {"client": [f"sha256:{'1' * 64}"]}}, "the role client has tokens"),
+        ({"host": "0.0.0.0", "tokens": ALL_TOKENS, "unsafe": UNSAFE}, "unencrypted"),
+        (
+            {
+                "host": "example.org",
+                "tokens": {"client": ALL_TOKENS["client"]},
+                "unsafe": {**UNSAFE, "anonymous": ["owner", "metrics"]},
+            },
+            "unencrypted",
+        ),
         ({"tls": {"certificate": "absent.pem", "private_key": "absent.pem"}}, "tls: No such file"),
         ({"tls": {"private_key": "key.pem"}}, "belong together"),
         ({"epoch": {"seconds": 300}}, "grace_seconds must be less"),
@@ -136,6 +145,9 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         ({"collateral": {"service": "http://pccs.example"}}, "collateral"),
         ({"allowed_origins": ["*"]}, "never *"),
         ({"allowed_origins": ["https://example.org/page"]}, "never *"),
+        ({"allowed_hosts": ["https://example.org"]}, "allowed_hosts.0 must be a name or an address without scheme"),
+        ({"allowed_hosts": ["example.org:8080"]}, "without scheme and port"),
+        ({"allowed_hosts": ["*"]}, "allowed_hosts.0 must"),
         ({"limits": {"request_seconds": float("nan")}}, "limits.request_seconds"),
         ({"limits": {"provisioned_models": 257}}, "limits.provisioned_models"),
         ({"limits": {"rows": True}}, "limits.rows: must be a number"),
@@ -156,9 +168,9 @@ def test_what_is_refused(tmp_path: Path, changes: dict[str, Any], problem: str) 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"host": "0.0.0.0", "tokens": ALL_TOKENS, "unsafe": {**ANONYMOUS, "plain_http": True}},
+        {"host": "0.0.0.0", "tokens": ALL_TOKENS, "unsafe": {**UNSAFE, "plain_http": True}},
         {"host": "0.0.0.0"},  # no tokens that could be read
-        {"host": "::1", "tokens": ALL_TOKENS},
+        {"host": "::1", "tokens": ALL_TOKENS, "unsafe": UNSAFE},
         {"host": "localhost", "tokens": ALL_TOKENS, "unsafe": UNSAFE},
     ],
 )

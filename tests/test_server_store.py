@@ -213,6 +213,30 @@ def test_a_disk_that_fails_at_the_last_moment_leaves_no_model(tmp_path: Path, mo
 # ---- a server that is killed ----------------------------------------------------------------------------------------
 
 
+def test_another_directory_under_its_path_is_not_the_store(tmp_path: Path) -> None:
+    """Moved away and perhaps made anew, as by whoever mounts a disk there or restores a backup."""
+    store = opened(tmp_path)
+    kept = add(store, "kept", 1)
+    (tmp_path / "store").rename(tmp_path / "moved")
+    with pytest.raises(cml.SealError, match=r"cannot be (used|written)"):
+        add(store, "m", 1)
+    with pytest.raises(cml.SealError, match="cannot be used"):
+        store.remove([kept])
+    other = opened(tmp_path)
+    for attempt in (lambda: add(store, "m", 1), lambda: store.remove([kept])):
+        with pytest.raises(cml.SealError, match="no longer the directory that this server started with"):
+            attempt()
+    assert [path.name for path in (tmp_path / "store").iterdir()] == [".lock"]
+    other.close()
+    (tmp_path / "store" / ".lock").unlink()
+    (tmp_path / "store").rmdir()
+    (tmp_path / "moved").rename(tmp_path / "store")
+    assert kept.path.exists()
+    add(store, "m", 1)
+    assert keys(store) == [("kept", 1), ("m", 1)]
+    store.close()
+
+
 def test_every_acknowledged_upload_survives_kill_9(tmp_path: Path) -> None:
     """Uploads from two clients, the server killed in the middle at ever other moments, started again, and so on."""
     data = MODEL.read_bytes()

@@ -62,6 +62,7 @@ class _LimitedProtocol(HttpToolsProtocol):
         self._request_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._refusal: HttpError | None = None
+        self._is_refusal_owed = False  # to be said after the answers to the requests before
         self._is_in_head, self._is_in_request = True, False
         self._head_bytes = 0  # since the last byte of a body: of a head, or of chunks' sizes and trailers
         if len(self.connections) > self.connection_limits.connections:
@@ -103,6 +104,11 @@ class _LimitedProtocol(HttpToolsProtocol):
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if len(self.headers) > limits.head_lines or size > limits.head_bytes:
             self._refusal = _head_too_large()
+            raise _RefusedError
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+            # RFC 9112, 3.2. What stands between client and server might go by another one than this server.
+            self._refusal = HttpError(400, "body_malformed", "a request has one header Host")
             raise _RefusedError
         if len(self.pipeline) >= limits.pipelined:
             # For uvicorn reads on whenever one is answered, and keeps thousands of small ones for each.
@@ -166,7 +172,11 @@ class _LimitedProtocol(HttpToolsProtocol):
                 return
         elif is_answered:
             self.transport.write(_written(refusal))
-        # Else another answer is under way or was given: one out of turn would be taken for that of another request.
+        else:
+            # Out of turn it would be taken for the answer to a request before it.
+            self._is_refusal_owed = True
+            self._disarm()
+            return
         self._close()
 
     def _refuse_body(self, refusal: HttpError) -> None:
@@ -197,7 +207,9 @@ class _LimitedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             self._abort_later()
         elif self._refusal is not None and self.cycle.response_complete:
-            self._close()  # answered by an endpoint that has no use for the body
+            if self._is_refusal_owed:
+                self.transport.write(_written(self._refusal))
+            self._close()  # else it was answered by an endpoint that has no use for the body
         elif self._is_in_request:
             # Refused before it was all here: the rest has the time that is left, and is thrown away.
             self._arm()

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from confidential_ml.server.admission import Usage
 from confidential_ml.server.body import USAGE
 from confidential_ml.server.errors import ErrorForm, HttpError, error_response, own_form
+from confidential_ml.server.hosts import Hosts
 
 if TYPE_CHECKING:
     from confidential_ml.server.serving import Serving
@@ -77,6 +78,7 @@ class Front:
         self._app = app
         self._serving = serving
         self._forms = forms
+        self._hosts = Hosts(serving.settings)
         self._origins = _Origins(serving.settings.allowed_origins)
         self._routes = routes
         self._direct = {
@@ -104,6 +106,7 @@ class Front:
         usage = Usage()
         scope[USAGE] = usage
         try:
+            self._hosts.check(scope["headers"])
             if self._serving.is_ending and scope["path"] != "/health":
                 raise HttpError(
                     503, "shutting_down", "the server is shutting down; send it to another", {"Connection": "close"}

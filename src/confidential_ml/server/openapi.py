@@ -25,7 +25,7 @@ Schemas: TypeAlias = Callable[[Schema], dict[str, Any]]
 
 _REFERENCE = "#/components/schemas/{name}"
 _ERROR_HEADER = "Confidential-ML-Error"
-# docs/http.md 6. What the HTTP parser says (431) comes before any route.
+# docs/http.md 6. What the HTTP parser says (431), and of a name that is not the server's (421), comes before any route.
 _STATUSES = {
     400: ("body_malformed", "input_invalid", "model_invalid", "model_id_missing", "nonce_invalid", "parameter_invalid"),
     401: ("token_wrong",),

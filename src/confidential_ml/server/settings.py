@@ -123,6 +123,10 @@ Origin = Annotated[
     BeforeValidator(_lower),
     StringConstraints(pattern=r"^(null|https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?)$"),
 ]
+# As it stands in the header Host, without a port.
+Host = Annotated[
+    str, BeforeValidator(_lower), StringConstraints(pattern=r"^([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])$")
+]
 Seconds = Annotated[float, BeforeValidator(_no_flag), Field(gt=0, le=86400, allow_inf_nan=False)]
 
 
@@ -206,6 +210,7 @@ class ServerSettings(BaseSettings):
     epoch: Epoch = Epoch()
     collateral: CollateralSource = CollateralSource()
     console: bool = True
+    allowed_hosts: list[Host] = []
     allowed_origins: list[Origin] = []
     unsafe: Unsafe = Unsafe()
 
@@ -349,6 +354,8 @@ def _sentence(error: Any) -> str:
         return f"{name} is missing; see docs/http.md 4"
     if name.startswith("allowed_origins"):
         return f"{name} must be null or the scheme, host and port of a page, such as https://example.org; never *"
+    if name.startswith("allowed_hosts"):
+        return f"{name} must be a name or an address without scheme and port, such as models.example.org or [::1]"
     if name.startswith("tokens") and error["type"] != "value_error":
         return f"{name} must be sha256: and the 64 hexadecimal digits of a token's SHA-256, never the token itself"
     message = error["msg"].removeprefix("Value error, ")
@@ -376,7 +383,11 @@ def _installed_platform(settings: ServerSettings) -> list[str]:
 
 def _anonymous(settings: ServerSettings) -> list[str]:
     without = [role for role in Tokens.model_fields if not getattr(settings.tokens, role)]
+    both = [role for role in settings.unsafe.anonymous if role not in without]
     return [
+        f"the role {role} has tokens under tokens.{role}, and unsafe.anonymous says it needs none: leave one out"
+        for role in both
+    ] + [
         f"the role {role} has no tokens: put sha256:HEX of some under tokens.{role}, or name it in unsafe.anonymous"
         for role in without
         if role not in settings.unsafe.anonymous

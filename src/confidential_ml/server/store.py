@@ -195,6 +195,7 @@ class ModelStore:
         try:
             info = inspect_sealed(staged.path)
             with self._mutex:
+                self._check_directory()
                 self.check(info.model_id, info.model_version, info.owner, is_provisioned=staged.is_provisioned)
                 suffix = _PROVISIONED_SUFFIX if staged.is_provisioned else _SUFFIX
                 path = self._directory / f"{info.model_id}@{info.model_version}{suffix}"
@@ -230,6 +231,7 @@ class ModelStore:
         """
         with self._mutex:
             try:
+                self._check_directory()
                 for model in models:
                     if self._models.get(model.key) is model:
                         with contextlib.suppress(FileNotFoundError):
@@ -252,6 +254,14 @@ class ModelStore:
             self._lock = None
 
     # ---- the directory ----------------------------------------------------------------------------------------------
+
+    def _check_directory(self) -> None:
+        """Raise `SealError` if the path leads elsewhere by now: what is kept or deleted there would not stay so."""
+        if self._lock is not None and not os.path.samestat(os.fstat(self._lock), os.stat(self._directory / _LOCK_NAME)):
+            raise SealError(
+                f"the model store {self._directory} is no longer the directory that this server started with; "
+                "put that back, or restart the server"
+            )
 
     def _remove_leftovers(self) -> None:
         for path in list(self._directory.iterdir()):
