@@ -9,6 +9,7 @@
 // No #pragma once: it is part of one source file, not an interface.
 // NOLINTBEGIN(cert-dcl59-cpp,misc-definitions-in-headers): for the same reason.
 
+#include <algorithm>
 #include <type_traits>
 #include <utility>
 
@@ -152,47 +153,56 @@ CML_INLINE Bytes complete_exit(const Nodes& nodes, std::integer_sequence<int, kL
 }
 
 // Of all exits of a part, then of its nodes; none if every part is complete.
-size_t slot_bytes(const Plan& plan) { return plan.general_nodes.empty() ? 0 : 2 * kExits * kSlotWidth; }
+size_t slot_bytes(const Plan& plan) {
+  return plan.general_nodes.empty() ? 0 : kNodeSlots + kExits / 2 * kSlotWidth;
+}
+
+// Vector v counts exits from v on. So all vectors read the same constants: exit e of vector v is at e + v.
+void fill_exit_slots(uint8_t* slots) {
+  for (uint32_t i = 0; i < kExits + kAbreast; ++i) store(slots + i * kLanes, broadcast(i & 0xff));
+}
 
 // Any other part: its nodes from the last to the first, children before their parent. A slot holds the exit
-// that is reached from a node; those of the exits themselves are constant. Two vectors go together, since
+// that is reached from a node; those of the exits themselves are constant. Several vectors go together, since
 // fetching a node costs as much as evaluating it for one.
 template <size_t kVectors>
 CML_INLINE void general_exits(const Plan& plan, const Part& part, const uint8_t* columns, uint8_t* slots,
                               Bytes* exits) {
-  uint8_t* results = slots + kExits * kSlotWidth;
   const int8_t* limits = plan.node_limits.data() + part.first_node;
   const GeneralNode* nodes = plan.general_nodes.data() + part.first_general;
   const size_t column_bytes = plan.column_bytes;
-  for (size_t v = 0; v < kVectors; ++v) exits[v] = broadcast(0);
+  for (size_t v = 0; v < kVectors; ++v) exits[v] = broadcast(static_cast<uint32_t>(v));
   const size_t others = part.node_count - part.lowest_count;
   for (size_t i = part.node_count; i-- > others;) {
     const GeneralNode node = nodes[i];
-    const Bytes limit = broadcast(static_cast<uint8_t>(limits[i])), right = load(slots + node.right);
+    const Bytes limit = broadcast(static_cast<uint8_t>(limits[i]));
+    uint8_t* result = slots + kNodeSlots + (i - others) * kSlotWidth;
     for (size_t v = 0; v < kVectors; ++v) {
       // Of two exits the left one has the next number: minus a mask is plus one.
-      exits[v] = subtract(right, greater(limit, load(columns + v * column_bytes + node.column)));
-      store(results + i * kSlotWidth + v * kLanes, exits[v]);
+      exits[v] = subtract(load(slots + node.right + v * kLanes),
+                          greater(limit, load(columns + v * column_bytes + node.column)));
+      store(result + v * kLanes, exits[v]);
     }
   }
   for (size_t i = others; i-- > 0;) {
     const GeneralNode node = nodes[i];
     const Bytes limit = broadcast(static_cast<uint8_t>(limits[i]));
+    uint8_t* result = slots + std::max(node.left, node.right);  // of a child, which nobody asks for again
     for (size_t v = 0; v < kVectors; ++v) {
       const uint8_t *left = slots + node.left + v * kLanes, *right = slots + node.right + v * kLanes;
       exits[v] =
           blend(greater(limit, load(columns + v * column_bytes + node.column)), load(left), load(right));
-      store(results + i * kSlotWidth + v * kLanes, exits[v]);
+      store(result + v * kLanes, exits[v]);
     }
   }
+  for (size_t v = 0; v < kVectors; ++v) exits[v] = subtract(exits[v], broadcast(static_cast<uint32_t>(v)));
 }
 
-// act(v, std::integral_constant<size_t, n>) for vectors v to v + n, by pairs.
-template <typename Act>
-CML_INLINE void for_pairs(size_t vector_count, const Act& act) {
-  size_t v = 0;
-  for (; v + kPair <= vector_count; v += kPair) act(v, std::integral_constant<size_t, kPair>{});
-  for (; v < vector_count; ++v) act(v, std::integral_constant<size_t, 1>{});
+// act(v, std::integral_constant<size_t, n>) for vectors v to v + n, as many at a time as may go abreast.
+template <size_t kVectors = kAbreast, typename Act>
+CML_INLINE void for_vectors(size_t first, size_t end, const Act& act) {
+  for (; first + kVectors <= end; first += kVectors) act(first, std::integral_constant<size_t, kVectors>{});
+  if constexpr (kVectors > 1) for_vectors<kVectors / 2>(first, end, act);
 }
 
 // ---- from exits to values ----
@@ -250,7 +260,7 @@ void add_complete(const Run& run, const PlannedTree& tree, const Part& part) {
 }
 
 void add_general(const Run& run, const PlannedTree& tree, const Part& part) {
-  for_pairs(run.vector_count, [&](size_t first, auto count) {
+  for_vectors(0, run.vector_count, [&](size_t first, auto count) {
     Bytes exits[count];
     general_exits<count>(run.plan, part, run.columns_of(first), run.scratch, exits);
     for (size_t v = 0; v < count; ++v) {
@@ -290,7 +300,7 @@ void add_parts(const Run& run, const PlannedTree& tree) {
   const Part* parts = run.plan.parts.data() + tree.first_part;
   uint8_t* exits = run.scratch + slot_bytes(run.plan);
   uint8_t* values = exits + tree.part_count * kSlotWidth;
-  for_pairs(run.vector_count, [&](size_t first, auto count) {
+  for_vectors(0, run.vector_count, [&](size_t first, auto count) {
     for (size_t p = 0; p < tree.part_count; ++p) {
       Bytes found[count];
       general_exits<count>(run.plan, parts[p], run.columns_of(first), run.scratch, found);
@@ -327,7 +337,9 @@ void add_tree(const Run& run, const PlannedTree& tree) {
 
 }  // namespace
 
-size_t scratch_bytes(const Plan& plan) { return slot_bytes(plan) + plan.largest_tree * (kPair + 4) * kLanes; }
+size_t scratch_bytes(const Plan& plan) {
+  return slot_bytes(plan) + plan.largest_tree * (kAbreast + 4) * kLanes;
+}
 
 void encode_rows(const Plan& plan, const float* rows, size_t row_count, uint8_t* columns) {
   const float* row[kLanes];
@@ -341,10 +353,7 @@ void encode_rows(const Plan& plan, const float* rows, size_t row_count, uint8_t*
 
 void add_trees(const Plan& plan, size_t begin, size_t end, const uint8_t* columns, size_t vector_count,
                uint8_t* scratch, float* sums) {
-  const auto vectors = static_cast<uint32_t>(slot_bytes(plan) / 2 / kLanes);
-  for (uint32_t i = 0; i < vectors; ++i) {
-    store(scratch + i * kLanes, broadcast(i / uint32_t{kPair}));
-  }
+  if (!plan.general_nodes.empty()) fill_exit_slots(scratch);
   const Run run{plan, columns, vector_count, scratch, sums};
   for (size_t t = begin; t < end; ++t) add_tree(run, plan.trees[t]);
 }

@@ -357,14 +357,14 @@ class Planner {
     const auto slot_of = [&](uint32_t child, uint32_t exit) {
       if (!is_exit(child)) {
         first_exit_[child] = exit;
-        return static_cast<uint16_t>((kExits + place[child]) * kSlotWidth);
+        return static_cast<uint16_t>(kNodeSlots + place[child] * kSlotWidth);
       }
       if (cut_[child]) {
         plan_.links.push_back({part_of_[child], exit});
       } else {
         set_leaf(part, exit, nodes_[child]);
       }
-      return static_cast<uint16_t>(exit * kSlotWidth);
+      return static_cast<uint16_t>(exit * kLanes);
     };
     for (const uint32_t node : members) {
       add_node(nodes_ + node);
@@ -400,6 +400,22 @@ class Planner {
   SecretVector<uint8_t> cut_;          // whether a node is the root of a part of its own
 };
 
+// From slots by the number of the node to few: results that are used up make room, and less leaves the cache.
+void reuse_slots(const Part& part, GeneralNode* nodes) {
+  uint16_t slots[kExits];
+  const size_t others = part.node_count - size_t{part.lowest_count};
+  for (size_t i = part.node_count; i-- > 0;) {
+    if (i >= others) {
+      slots[i] = static_cast<uint16_t>(kNodeSlots + (i - others) * kSlotWidth);
+      continue;
+    }
+    for (uint16_t* slot : {&nodes[i].left, &nodes[i].right}) {
+      if (*slot >= kNodeSlots) *slot = slots[(*slot - kNodeSlots) / kSlotWidth];
+    }
+    slots[i] = std::max(nodes[i].left, nodes[i].right);
+  }
+}
+
 }  // namespace
 
 size_t Plan::size() const {
@@ -415,6 +431,9 @@ Plan make_plan(const Model& model) {
   plan.keys.shrink_to_fit();
   plan.general_nodes.shrink_to_fit();
   plan.for_row = make_row_plan(plan);
+  for (const Part& part : plan.parts) {
+    if (part.depth == 0) reuse_slots(part, plan.general_nodes.data() + part.first_general);
+  }
   if (plan.size() > kMaxPlanSize) throw PlanLimitExceeded();
   return plan;
 }

@@ -23,8 +23,10 @@ namespace confidential_ml {
 
 inline constexpr size_t kLanes = 32;   // rows in a vector
 inline constexpr size_t kExits = 256;  // most exits of a part
-inline constexpr size_t kPair = 2;     // vectors that go through a general part together
-inline constexpr size_t kSlotWidth = kPair * kLanes;
+inline constexpr size_t kAbreast = 4;  // vectors that go through a general part together
+inline constexpr size_t kSlotWidth = kAbreast * kLanes;
+// Where the slots of a general part's nodes begin: behind those of its exits, which overlap.
+inline constexpr size_t kNodeSlots = (kExits + kAbreast) * kLanes;
 inline constexpr uint32_t kWindow = 255;       // most thresholds of a column
 inline constexpr uint32_t kCompleteDepth = 8;  // deepest complete part
 inline constexpr size_t kChunkBytes = 16 * 4;  // of a leaf table
@@ -84,7 +86,8 @@ struct Link {
   uint32_t exit;
 };
 
-// A node of a part that is not complete: offsets of its column, and of its children's slots.
+// A node of a part that is not complete: offsets of its column, and of its children's slots. Its own slot is
+// the child's with the higher offset, which is no exit's; one above two exits has a slot by its number.
 struct GeneralNode {
   uint32_t column;
   uint16_t left, right;

@@ -97,8 +97,8 @@ class RowPlanner {
       return child < part.node_count ? child : kNoNode;
     }
     const GeneralNode& node = plan_.general_nodes[part.first_general + place.index];
-    const uint32_t slot = (left ? node.left : node.right) / uint32_t{kSlotWidth};
-    return slot >= kExits ? slot - static_cast<uint32_t>(kExits) : kNoNode;
+    const size_t slot = left ? node.left : node.right;
+    return slot >= kNodeSlots ? static_cast<uint32_t>((slot - kNodeSlots) / kSlotWidth) : kNoNode;
   }
 
   // A vector doubles when it is full; a large one shall not.

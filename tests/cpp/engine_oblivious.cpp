@@ -126,7 +126,7 @@ int main(int argc, char** argv) {
   }
   bool clean = true;
   for (const test::NamedModel& named : test::engine_models(1)) {
-    for (const size_t row_count : {1u, 3u, 70u}) clean = check_engine(named, row_count) && clean;
+    for (const size_t row_count : {1u, 3u, 200u}) clean = check_engine(named, row_count) && clean;
   }
   for (uint32_t code = 1; code <= 20; ++code) clean = check_transform(code) && clean;
   return clean ? 0 : 1;
