@@ -45,7 +45,7 @@ class Enclave::Prediction {
 class Enclave::Call {
  public:
   explicit Call(const Enclave& owner, const Prediction* part_of = nullptr) : shared_(*owner.shared_) {
-    if (part_of == nullptr) owner.check_open();
+    if (part_of == nullptr || owner.is_forked()) owner.check_open();
     std::unique_lock<std::mutex> lock(shared_.mutex);
     // A block of a prediction that began before the closing is still let in.
     const auto refused = [&] { return shared_.closing && part_of == nullptr; };

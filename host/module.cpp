@@ -70,9 +70,18 @@ py::bytes seal_model(Enclave& enclave, const py::object& model, const py::object
   return py::bytes(call(enclave, [&] { return enclave.seal_model(bytes, request); }));
 }
 
-uint64_t load_model(Enclave& enclave, const py::object& sealed) {
+// The handle is also put into `owned`, a list: a signal handler that raises as this returns would drop the
+// one returned, and the model would stay loaded with nobody to unload it.
+uint64_t load_model(Enclave& enclave, const py::object& sealed, const py::object& owned) {
   const ByteView bytes = view(sealed);
-  return call(enclave, [&] { return enclave.load_model(bytes); });
+  const uint64_t handle = call(enclave, [&] { return enclave.load_model(bytes); });
+  const py::int_ number(handle);
+  if (!owned.is_none() && PyList_Append(owned.ptr(), number.ptr()) != 0) {
+    const py::error_already_set error;
+    enclave.unload_model(handle);
+    throw error;
+  }
+  return handle;
 }
 
 void unload_model(Enclave& enclave, uint64_t handle) {
@@ -215,7 +224,7 @@ PYBIND11_MODULE(_core, module) {
       .def("check_request", &check_request, py::arg("header"), py::arg("request_size"))
       .def("answer_request", &answer_request, py::arg("request"))
       .def("import_model", &import_model, py::arg("request"))
-      .def("load_model", &load_model, py::arg("sealed"))
+      .def("load_model", &load_model, py::arg("sealed"), py::arg("owned") = py::none())
       .def("unload_model", &unload_model, py::arg("handle"))
       .def("describe_model", &describe_model, py::arg("handle"))
       .def("predict", &predict, py::arg("handle"), py::arg("rows"), py::arg("group_count"),

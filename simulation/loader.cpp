@@ -65,7 +65,6 @@ class FileDescriptor {
     if (number_ >= 0) close(number_);
   }
   int number() const { return number_; }
-  std::string path() const { return "/proc/self/fd/" + std::to_string(number_); }
 
  private:
   int number_;
@@ -172,17 +171,24 @@ __attribute__((constructor)) void let_forks_wait_for_loading() {
   pthread_atfork([] { loading.lock(); }, [] { loading.unlock(); }, [] { loading.unlock(); });
 }
 
-// A shared library loaded from a descriptor; whoever makes or destroys one holds `loading`. Two rules of
-// glibc make the descriptor's life matter:
-//  - dlopen compares names first. The name is /proc/self/fd/N: as long as the library is loaded, N must stay
-//    taken, or the next image to get N would not be loaded at all and share the old one's globals.
-//  - dlclose leaves a library loaded while some live thread still has a thread_local destructor of it to run.
-//    So a library that did not go is kept with its descriptor and closed once more later.
+// A name of /proc/self/fd/N that no library was loaded by before. dlopen compares names first, and would give
+// the old library, with its globals, to whoever gets its N again: after the program has closed all
+// descriptors, as daemons do. A bit of the serial number is written as "/." or "/", which paths pass over.
+std::string unused_name(int descriptor) {
+  static uint64_t last = 0;
+  std::string name = "/proc/self/fd";
+  for (uint64_t serial = ++last; serial != 0; serial >>= 1) name += (serial & 1) != 0 ? "/." : "/";
+  return name + "/" + std::to_string(descriptor);
+}
+
+// A shared library loaded from a descriptor; whoever makes or destroys one holds `loading`. dlclose leaves a
+// library loaded while some live thread still has a thread_local destructor of it to run. So one that did not
+// go is kept with its descriptor, by which it is found again, and closed once more later.
 class LoadedImage {
  public:
-  explicit LoadedImage(FileDescriptor file) : file_(std::move(file)) {
+  explicit LoadedImage(FileDescriptor file) : file_(std::move(file)), name_(unused_name(file_.number())) {
     retire_leftovers();
-    handle_ = dlopen(file_.path().c_str(), RTLD_NOW | RTLD_LOCAL);
+    handle_ = dlopen(name_.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (!handle_) {
       const char* reason = dlerror();
       throw ImageRefused(OE_INVALID_IMAGE,
@@ -194,10 +200,10 @@ class LoadedImage {
 
   ~LoadedImage() {
     dlclose(handle_);
-    if (still_loaded(file_)) {
+    if (still_loaded(name_)) {
       auto& leftovers = of_this_process<Leftovers>();
       const std::lock_guard<std::mutex> lock(leftovers.mutex);
-      leftovers.files.push_back(std::move(file_));
+      leftovers.images.emplace_back(std::move(name_), std::move(file_));
     }
   }
 
@@ -209,12 +215,12 @@ class LoadedImage {
   }
 
  private:
-  static bool still_loaded(const FileDescriptor& file) {
-    void* handle = dlopen(file.path().c_str(), RTLD_LAZY | RTLD_NOLOAD);
+  static bool still_loaded(const std::string& name) {
+    void* handle = dlopen(name.c_str(), RTLD_LAZY | RTLD_NOLOAD);
     if (!handle) return false;
     dlclose(handle);
     // The dlclose above may have been the one that let it go.
-    handle = dlopen(file.path().c_str(), RTLD_LAZY | RTLD_NOLOAD);
+    handle = dlopen(name.c_str(), RTLD_LAZY | RTLD_NOLOAD);
     if (handle) dlclose(handle);
     return handle != nullptr;
   }
@@ -222,18 +228,19 @@ class LoadedImage {
   static void retire_leftovers() {
     auto& leftovers = of_this_process<Leftovers>();
     const std::lock_guard<std::mutex> lock(leftovers.mutex);
-    std::vector<FileDescriptor>& files = leftovers.files;
-    files.erase(
-        std::remove_if(files.begin(), files.end(), [](const auto& file) { return !still_loaded(file); }),
-        files.end());
+    auto& images = leftovers.images;
+    images.erase(std::remove_if(images.begin(), images.end(),
+                                [](const auto& image) { return !still_loaded(image.first); }),
+                 images.end());
   }
 
   struct Leftovers {
     std::mutex mutex;
-    std::vector<FileDescriptor> files;
+    std::vector<std::pair<std::string, FileDescriptor>> images;
   };
 
   FileDescriptor file_;
+  std::string name_;
   void* handle_ = nullptr;
 };
 

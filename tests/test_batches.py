@@ -80,7 +80,7 @@ def test_base_margins_go_with_their_rows(model: cml.ConfidentialModel, booster: 
     np.testing.assert_array_equal(actual, expected, strict=True)
 
 
-@pytest.mark.parametrize("n_threads", [0, -1, 1.0, "2", [1]])
+@pytest.mark.parametrize("n_threads", [0, -1, pytest.param(-(10**5000), id="long"), 1.0, "2", [1]])
 def test_a_wrong_count_of_threads(model: cml.ConfidentialModel, n_threads: Any) -> None:
     with pytest.raises(cml.InvalidInputError, match="n_threads"):
         model.predict(random_rows(3, 6), n_threads=n_threads)

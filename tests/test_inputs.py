@@ -453,6 +453,15 @@ def test_options_are_keywords_only(rows: Array, regression: cml.ConfidentialMode
         predict(rows, True)
 
 
+def test_rounds_that_are_too_long_to_be_written(rows: Array, regression: cml.ConfidentialModel) -> None:
+    refused(lambda: regression.predict(rows, iteration_range=(0, 10**5000)), "a number of 16610 bits")
+
+
+@pytest.mark.parametrize("size", [-1, 1 << 64, 1.0, True, "many", None])
+def test_the_size_of_a_request_is_a_number(size: Any, enclave: cml.Enclave) -> None:
+    refused(lambda: enclave.check_request(b"secret header", size), "size must be the number of bytes")
+
+
 # ---- the extension module itself ------------------------------------------------------------------------------------
 
 

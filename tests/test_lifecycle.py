@@ -14,6 +14,7 @@ import threading
 import time
 import warnings
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -231,6 +232,28 @@ def test_a_model_nobody_holds_is_unloaded(path: Path, enclave: cml.Enclave) -> N
     assert gone() is None
     with pytest.raises(cml.EnclaveError, match="not loaded"):
         enclave._core.describe_model(handle)
+
+
+def test_a_load_that_is_interrupted_leaves_no_model_behind(
+    path: Path, enclave: cml.Enclave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted:
+        """The enclave of an impatient user, whose signal comes as the call returns."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(core, name)
+
+        def load_model(self, *arguments: Any) -> int:
+            core.load_model(*arguments)
+            raise KeyboardInterrupt
+
+    core = enclave._core
+    with monkeypatch.context() as patch:
+        patch.setattr(enclave, "_core", Interrupted())
+        for _ in range(257):  # one more than there may be
+            with pytest.raises(KeyboardInterrupt):
+                cml.ConfidentialModel.load_sealed(path, enclave=enclave)
+    cml.ConfidentialModel.load_sealed(path, enclave=enclave).close()
 
 
 def test_models_are_loaded_and_forgotten_a_thousand_times(path: Path, enclave: cml.Enclave, expected: Array) -> None:
@@ -496,6 +519,44 @@ for leave in (os._exit, sys.exit):  # with and without the end of the interprete
 assert model.is_open and model.enclave.is_open
 """
     result = run_python(PRELUDE + IN_THE_CHILD + FORK + code, path, regression_file, timeout=120)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_daemon_that_closes_all_descriptors_makes_an_enclave_of_its_own(path: Path, run_python: RunPython) -> None:
+    if _core.platform != "simulation":
+        pytest.skip("the simulation's loader works with descriptors")
+    code = """
+if (child := os.fork()) == 0:
+    os.closerange(3, 1024)
+    np.testing.assert_array_equal(cml.ConfidentialModel.load_sealed(path).predict(rows), expected)
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+    result = run_python(PRELUDE + code, path)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_an_image_is_not_taken_for_another_whose_descriptor_is_gone(
+    path: Path, regression_file: Path, image_path: Callable[[str], Path], run_python: RunPython, tmp_path: Path
+) -> None:
+    if _core.platform != "simulation":
+        pytest.skip("the simulation's loader works with descriptors")
+    code = """
+first = cml.Enclave()
+for number in os.listdir("/proc/self/fd"):
+    try:
+        if "confidential_ml" in os.readlink(f"/proc/self/fd/{number}"):
+            os.close(int(number))
+    except OSError:
+        pass
+second = cml.Enclave(sys.argv[2])
+assert first.identity != second.identity
+for enclave in (first, second):
+    info = cml.seal(sys.argv[3], sys.argv[4], enclave=enclave)
+    assert info.mrenclave == enclave.identity.mrenclave
+    cml.ConfidentialModel.load_sealed(sys.argv[4], enclave=enclave).predict(rows)
+"""
+    result = run_python(PRELUDE + code, path, image_path("rebuilt"), regression_file, tmp_path / "m.sealed")
     assert (result.returncode, result.stderr) == (0, "")
 
 

@@ -324,6 +324,13 @@ def test_what_no_file_can_be_named(path: Any, regression_file: Path, enclave: cm
             cml.Enclave(path)
 
 
+@pytest.mark.parametrize("name", ["new/", "new/.", "new/..", ".", ".."])
+def test_what_only_a_directory_can_be_named_is_not_written(name: str, regression_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(cml.SealError, match="names a directory"):
+        cml.seal(regression_file, f"{tmp_path}/{name}")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_paths_of_every_kind(regression_file: Path, tmp_path: Path) -> None:
     class BytesPath:
         def __init__(self, path: Path) -> None:

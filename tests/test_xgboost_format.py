@@ -23,7 +23,7 @@ from flat_reader import DART, GBLINEAR, GBTREE, read
 from hypothesis import given
 from hypothesis import strategies as st
 
-from confidential_ml import document_limits, flat_model, strict_json
+from confidential_ml import document_limits, flat_model, strict_json, xgboost_trees
 from confidential_ml.errors import InvalidInputError, ModelFormatError
 from confidential_ml.xgboost_format import to_flat_model
 
@@ -495,6 +495,33 @@ BROKEN_CATEGORIES: list[tuple[Change, str]] = [
     (lambda v: tree_0(v)["categories"].append(1), "tree 0: categories_sizes do not add up"),
     (lambda v: tree_0(v)["categories_nodes"].pop(), "tree 0: categories_nodes"),
 ]
+
+
+def test_too_many_categories_are_refused_before_they_are_converted(monkeypatch: pytest.MonkeyPatch) -> None:
+    value = document("xgb-3.4.1.cat.json")
+    count = sum(len(tree["categories"]) for tree in forest_of(value)["trees"])
+    monkeypatch.setattr(xgboost_trees, "MAX_CATEGORIES", count)
+    to_flat_model(json.dumps(value).encode())
+    monkeypatch.setattr(xgboost_trees, "MAX_CATEGORIES", count - 1)
+    refused(value, f"categories: {count} in all sets together, more than the limit")
+
+
+@pytest.mark.parametrize("objective", ["binary:logistic", "count:poisson", "reg:gamma", "reg:squarederror"])
+def test_without_rounds_base_score_must_have_been_set(objective: str) -> None:
+    """XGBoost takes the 0.5 that is yet to be estimated for a margin, and one that was set for a value."""
+    value = document("xgb-3.4.1.reg.json")
+    learner = value["learner"]
+    learner["objective"] = {"name": objective, "reg_loss_param": {"scale_pos_weight": "1"}}
+    model = forest_of(value)
+    model["trees"], model["tree_info"], model["iteration_indptr"] = [], [], [0]
+    model["gbtree_model_param"]["num_trees"] = "0"
+    learner["learner_model_param"] |= {"base_score": "[5E-1]", "boost_from_average": "0"}
+    to_flat_model(json.dumps(value).encode())
+    learner["learner_model_param"]["boost_from_average"] = "1"
+    if objective == "reg:squarederror":
+        to_flat_model(json.dumps(value).encode())
+    else:
+        refused(value, "no rounds, and its base_score is yet to be estimated")
 
 
 @pytest.mark.parametrize(("change", "message"), BROKEN_CATEGORIES)

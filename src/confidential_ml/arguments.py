@@ -86,8 +86,15 @@ def checked_round_range(iteration_range: object) -> tuple[int, int]:
     except (TypeError, ValueError):
         raise InvalidInputError("iteration_range must be a pair of integers (begin, end)") from None
     if begin < 0 or end < 0 or begin > _MAX_ROUND or end > _MAX_ROUND:
-        raise InvalidInputError(f"iteration_range is ({begin}, {end}); both must be from 0 to {_MAX_ROUND}")
+        raise InvalidInputError(
+            f"iteration_range is ({shown(begin)}, {shown(end)}); both must be from 0 to {_MAX_ROUND}"
+        )
     return begin, end
+
+
+def shown(number: int) -> str:
+    """A number for an error; Python does not write those of thousands of digits."""
+    return str(number) if number.bit_length() <= 128 else f"a number of {number.bit_length()} bits"
 
 
 def shaped_like_xgboost(predictions: FloatArray, *, strict_shape: bool) -> FloatArray:

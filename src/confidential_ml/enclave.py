@@ -128,6 +128,8 @@ class Enclave:
         EnclaveError
             If the enclave is closed.
         """
+        if type(size) is not int or not 0 <= size < 1 << 64:
+            raise InvalidInputError("size must be the number of bytes of a request")
         self._core.check_request(_checked_bytes(header), size)
 
     def answer_request(self, request: bytes) -> bytes:

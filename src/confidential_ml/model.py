@@ -20,6 +20,7 @@ from confidential_ml.arguments import (
     checked_round_range,
     checked_version,
     shaped_like_xgboost,
+    shown,
 )
 from confidential_ml.enclave import Enclave, default_enclave
 from confidential_ml.errors import EnclaveError, InvalidInputError, SealError, WrongEnclaveError
@@ -185,13 +186,13 @@ class ModelInfo:
 class ConfidentialModel:
     """A model inside an enclave. Made by :meth:`load_sealed`; safe to use from any number of threads."""
 
-    def __init__(self, enclave: Enclave, handle: int) -> None:
+    def __init__(self, enclave: Enclave, loaded: _Loaded) -> None:
         self._enclave = enclave
         self._core = enclave._core
+        self._loaded = loaded
+        self._finalizer = loaded.finalizer
+        (handle,) = loaded.handles
         self._handle = handle
-        self._finalizer = weakref.finalize(self, _unload, enclave._core, handle)
-        # What is still loaded at exit goes with its enclave; a finalizer of its own would only race with that.
-        self._finalizer.atexit = False
         fields = self._core.describe_model(handle)
         self._n_features = fields["n_features"]
         self._n_groups = fields["n_groups"]
@@ -268,11 +269,12 @@ class ConfidentialModel:
         where = checked_path(path, "path")
         sealed = read_sealed(where)
         used = _enclave_or_default(enclave)
+        loaded = _Loaded(used)
         try:
-            handle = used._core.load_model(sealed)
+            used._core.load_model(sealed, loaded.handles)
         except SealError as error:
             raise _explain(error, sealed, where, used.identity) from None
-        model = cls(used, handle)
+        model = cls(used, loaded)
         wrong = expected.wrong(model.info)
         if wrong:
             model.close()
@@ -418,6 +420,16 @@ class ConfidentialModel:
         return self._info._card("" if self.is_open else "closed")
 
 
+class _Loaded:
+    """The handle of a model, or none yet. The model is unloaded when this goes, whoever got to know the handle."""
+
+    def __init__(self, enclave: Enclave) -> None:
+        self.handles: list[int] = []
+        self.finalizer = weakref.finalize(self, _unload, enclave._core, self.handles)
+        # What is still loaded at exit goes with its enclave; a finalizer of its own would only race with that.
+        self.finalizer.atexit = False
+
+
 def _closed(_: Any) -> Any:
     """In the place of a model's short way: what is wrong is said on the long one."""
     return NotImplemented
@@ -485,7 +497,7 @@ def _thread_count(n_threads: SupportsIndex | None) -> int:
     except TypeError:
         raise InvalidInputError(f"n_threads must be an integer, not {type(n_threads).__name__}") from None
     if count < 1:
-        raise InvalidInputError(f"n_threads is {count}; at least 1 thread is needed, None means all processors")
+        raise InvalidInputError(f"n_threads is {shown(count)}; at least 1 thread is needed, None means all processors")
     return min(count, _MAX_THREADS)
 
 
@@ -497,11 +509,12 @@ def _enclave_or_default(enclave: Enclave | None) -> Enclave:
     return enclave
 
 
-def _unload(core: Any, handle: int) -> None:
-    if core.is_open:
-        # Closed by another thread between the two lines: the model went with it.
-        with contextlib.suppress(EnclaveError):
-            core.unload_model(handle)
+def _unload(core: Any, handles: list[int]) -> None:
+    for handle in handles:
+        if core.is_open:
+            # Closed by another thread between the two lines: the model went with it.
+            with contextlib.suppress(EnclaveError):
+                core.unload_model(handle)
 
 
 def _explain(error: SealError, sealed: bytes, where: str, own: EnclaveIdentity) -> SealError:

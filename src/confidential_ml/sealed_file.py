@@ -179,6 +179,8 @@ def read_sealed(path: str) -> bytes:
 
 def write_sealed(path: str, sealed: bytes) -> None:
     """Replace `path` atomically: after a crash it holds the old bytes or the new ones, never a mixture."""
+    if os.path.basename(path) in ("", ".", ".."):
+        raise SealError(f"{path} cannot be written: it names a directory; give the path of a file")
     target = Path(replaceable(path))
     if os.path.lexists(target) and not os.path.isfile(target):
         raise SealError(f"{target} cannot be written: it is no regular file; give the path of one")

@@ -126,14 +126,16 @@ def read_model(data: bytes) -> tuple[bytes, str | None]:
 def _convert(data: bytes) -> tuple[bytes, Any]:
     """The flat model, and the document it was made of."""
     if _is_ubjson(data):
-        document = Document(ubjson.parse(data), has_decimals=False)
-        return _flatten(document), document.root
+        return _converted(ubjson.parse(data), has_decimals=False)
     try:
-        document = Document(strict_json.parse(data, unread=STATISTICS), has_decimals=True)
-        return _flatten(document), document.root
+        return _converted(strict_json.parse(data, unread=STATISTICS), has_decimals=True)
     except DoubleRoundingError:
-        document = Document(strict_json.parse(data, exact_float32=True, unread=STATISTICS), has_decimals=False)
-        return _flatten(document), document.root
+        pass  # and out of here, since the error's traceback holds the document: two need not fit into memory
+    return _converted(strict_json.parse(data, exact_float32=True, unread=STATISTICS), has_decimals=False)
+
+
+def _converted(root: Any, *, has_decimals: bool) -> tuple[bytes, Any]:
+    return _flatten(Document(root, has_decimals=has_decimals)), root
 
 
 # ---- where the bytes come from --------------------------------------------------------------------------------------
@@ -247,10 +249,12 @@ def _flatten(document: Document) -> bytes:
     booster = string_in(gradient_booster, "name", "gradient_booster")
     if booster == "gblinear":
         n_rounds, weights = _linear(document, gradient_booster, n_features, n_groups)
+        _check_trained(parameters, objective, n_rounds)
         return flat_model.pack_linear(code, base_score, n_features, n_rounds, weights)
     if booster not in ("gbtree", "dart"):
         raise ModelFormatError(f"unknown booster {booster[:60]!a}; known are gbtree, dart and gblinear")
     forest = _forest(document, gradient_booster, is_dart=booster == "dart", n_groups=n_groups)
+    _check_trained(parameters, objective, len(forest.group))
     return flat_model.pack_forest(code, base_score, n_features, forest)
 
 
@@ -279,8 +283,8 @@ def _check_version(root: dict[str, Any]) -> None:
 
 
 def _warn(message: str) -> None:
-    # Frames above this one: _check_version, _flatten, _convert, to_flat_model, seal, and then the caller's.
-    warnings.warn(message, UserWarning, stacklevel=7)
+    # Frames above this one: _check_version, _flatten, _converted, _convert, to_flat_model, seal, then the caller's.
+    warnings.warn(message, UserWarning, stacklevel=8)
 
 
 def _objective(learner: dict[str, Any]) -> str:
@@ -320,6 +324,16 @@ def _base_score(parameters: dict[str, Any], objective: str, n_groups: int) -> Fl
     values = np.array([strict_json.float32_from_decimal(decimal) for decimal in decimals], np.float32)
     _check_base_score(values, objective, where)
     return np.broadcast_to(values, n_groups)
+
+
+def _check_trained(parameters: dict[str, Any], objective: str, n_boosted: int) -> None:
+    """Refuse what XGBoost takes for a margin as yet (learner.cc: boost_from_average and not ModelFitted)."""
+    has_link = objective in (*_LOGISTIC, *_LOG_LINK, "reg:gamma", "reg:expectileerror")
+    if n_boosted == 0 and has_link and parameters.get("boost_from_average") == "1":
+        raise ModelFormatError(
+            "the model has no rounds, and its base_score is yet to be estimated from data: "
+            "train it for a round at least, or set base_score, then save it again"
+        )
 
 
 def _check_base_score(values: Floats, objective: str, where: str) -> None:

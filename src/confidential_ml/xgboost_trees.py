@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from confidential_ml import flat_model
+from confidential_ml.document_limits import MAX_CATEGORIES
 from confidential_ml.errors import ModelFormatError
 from confidential_ml.flat_model import Forest
 from confidential_ml.strict_json import ArrayLength
@@ -109,6 +110,9 @@ class Trees:
         parts = []
         for number, tree in enumerate(self._trees):
             try:
+                if lengths is not None and isinstance(tree[name], (list, np.ndarray)):
+                    # Before it is converted: it may be any number of bytes that become eight each.
+                    check_length(f"tree {number}: {name}", len(tree[name]), int(lengths[number]))
                 part = convert(tree[name])
             except KeyError:
                 raise ModelFormatError(f"tree {number}: {name} is missing; the file is damaged") from None
@@ -161,9 +165,15 @@ class Trees:
             raise ModelFormatError("categories_nodes does not list the nodes whose split_type is 1")
         sizes = self._concatenate("categories_sizes", integers, marked)
         segments = self._concatenate("categories_segments", integers, marked)
+        self._check_category_count()
         categories = self._concatenate("categories", integers)
         self._check_segments(marked, sizes, segments)
         return sizes, categories
+
+    def _check_category_count(self) -> None:
+        count = sum(len(found) for tree in self._trees if hasattr(found := tree.get("categories", ()), "__len__"))
+        if count > MAX_CATEGORIES:
+            raise ModelFormatError(f"categories: {count} in all sets together, more than the limit of {MAX_CATEGORIES}")
 
     def _check_segments(self, marked: Integers, sizes: Integers, segments: Integers) -> None:
         """Each set begins where the one before ended, and the last ends with the categories."""
