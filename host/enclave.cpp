@@ -306,7 +306,12 @@ void Enclave::wait_and_end(std::unique_lock<std::mutex>* lock) {
   shared_->enclave = nullptr;
 }
 
-bool Enclave::is_interrupted() const { return interrupted_enclave == this; }
+bool Enclave::is_interrupted() const {
+  for (const Interruption* one = interruption; one != nullptr; one = one->outer) {
+    if (one->enclave == this) return true;
+  }
+  return false;
+}
 
 // What signal handlers have asked for on top of predictions that are over now.
 void Enclave::finish_deferred() {

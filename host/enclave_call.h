@@ -7,8 +7,12 @@
 
 namespace confidential_ml::host {
 
-// Whose prediction the signal handler interrupts that this thread is in.
-inline thread_local const Enclave* interrupted_enclave = nullptr;
+// Whose predictions the signal handlers interrupt that this thread is in: a handler's may be interrupted too.
+struct Interruption {
+  const Enclave* enclave;
+  const Interruption* outer;
+};
+inline thread_local const Interruption* interruption = nullptr;
 
 inline constexpr char kClosed[] = "the enclave is closed; make a new Enclave";
 

@@ -126,9 +126,10 @@ void Enclave::predict_blocks(const Prediction& prediction, const PredictRequest&
     while (blocks->next(&first_row, &row_count)) {
       predict_block(prediction, request, first_row, row_count);
       if (request.interrupted == nullptr || Clock::now() - asked < kInterruptible) continue;
-      const Enclave* const outer = std::exchange(interrupted_enclave, this);
+      const Interruption here{this, interruption};
+      interruption = &here;
       const bool stop = request.interrupted();
-      interrupted_enclave = outer;
+      interruption = here.outer;
       if (stop) throw Interrupted();
       asked = Clock::now();
     }

@@ -468,6 +468,35 @@ except cml.EnclaveError:
     assert (result.returncode, result.stdout, result.stderr) == (0, "closed\n", "")
 
 
+def test_a_signal_handler_closes_what_is_interrupted_below_another(path: Path, run_python: RunPython) -> None:
+    code = """
+import signal
+faulthandler.dump_traceback_later(50, exit=True)
+many = np.tile(rows, (2_000_000 // len(rows), 1))
+other = cml.ConfidentialModel.load_sealed(path, enclave=cml.Enclave())
+calls = []
+def handler(*_):
+    calls.append(1)
+    if len(calls) == 1:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        while len(calls) == 1:
+            other.predict(many, n_threads=1)
+    else:
+        model.close()
+        model.enclave.close()
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+while not calls:
+    found = model.predict(many, n_threads=1)
+assert np.array_equal(found[:len(rows)], expected)
+assert not model.enclave.is_open
+assert np.array_equal(other.predict(rows), expected)
+print("closed")
+"""
+    result = run_python(PRELUDE.replace("import ", "import faulthandler, ", 1) + code, path, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "closed\n", "")
+
+
 # ---- fork -----------------------------------------------------------------------------------------------------------
 
 IN_THE_CHILD = """
