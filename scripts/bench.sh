@@ -16,7 +16,8 @@ quiet_pip "scikit-build-core>=0.11" "pybind11>=2.13"
 requirements=$("$venv/bin/python" -c '
 import tomllib
 with open("pyproject.toml", "rb") as file:
-    print(*tomllib.load(file)["project"]["optional-dependencies"]["bench"], sep="\n")')
+    project = tomllib.load(file)["project"]
+print(*project["dependencies"], *project["optional-dependencies"]["bench"], sep="\n")')
 # One by one where they do not go together: without a wheel for this Python a library is left out and the report says so.
 # shellcheck disable=SC2086 # a list of words
 quiet_pip --only-binary :all: $requirements || for requirement in $requirements; do
