@@ -77,9 +77,8 @@ uint64_t load_model(Enclave& enclave, const py::object& sealed, const py::object
   const uint64_t handle = call(enclave, [&] { return enclave.load_model(bytes); });
   const py::int_ number(handle);
   if (!owned.is_none() && PyList_Append(owned.ptr(), number.ptr()) != 0) {
-    const py::error_already_set error;
     enclave.unload_model(handle);
-    throw error;
+    throw py::error_already_set();
   }
   return handle;
 }
