@@ -76,6 +76,7 @@ class Blocking:
 
     def __exit__(self, *_: object) -> None:
         self._loop.run_until_complete(self._client.close())
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
 

@@ -125,10 +125,14 @@ class AsyncExchange:
             async with self._client.stream(**_request_arguments(request)) as response:
                 _check_size(response, request)
                 parts, size = [], 0
-                async for part in response.aiter_raw():
-                    size += len(part)
-                    _check_so_far(size, request)
-                    parts.append(part)
+                # Raised in here, the error would hold the half-read generators until after the event loop is closed.
+                async with contextlib.aclosing(response.aiter_raw()) as body:
+                    async for part in body:
+                        parts.append(part)
+                        size += len(part)
+                        if size > request.max_size:
+                            break
+                _check_so_far(size, request)
                 return _whole(response, parts)
 
     async def close(self) -> None:
