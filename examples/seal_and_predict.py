@@ -1,17 +1,19 @@
-"""Seal a model, load the sealed file in the enclave and predict one flower.
-
-Usage: python seal_and_predict.py [iris_model.json]      (train_iris.py makes one)
-"""
+"""Seal a model, load the sealed file in the enclave and predict one flower."""
 
 from __future__ import annotations
 
-import sys
+import argparse
+from pathlib import Path
 
 import numpy as np
 
 import confidential_ml as cml
 
-model_path = sys.argv[1] if len(sys.argv) > 1 else "iris_model.json"
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument(
+    "model", nargs="?", default=Path(__file__).parent / "data" / "iris_model.json", help="of train_iris.py"
+)
+model_path = parser.parse_args().model
 
 # The model owner's step: from here on the model is on disk only encrypted.
 sealed = cml.seal(model_path, "iris.sealed", model_id="iris-classifier")

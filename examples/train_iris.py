@@ -1,11 +1,8 @@
-"""Train the iris classifier that the other examples use.
-
-Usage: python train_iris.py [iris_model.json]
-"""
+"""Train the iris classifier that the other examples use."""
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 import xgboost as xgb
 from sklearn.datasets import load_iris
@@ -22,6 +19,8 @@ def train() -> xgb.Booster:
 
 
 if __name__ == "__main__":
-    path = sys.argv[1] if len(sys.argv) > 1 else "iris_model.json"
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("path", nargs="?", default="iris_model.json", help="where the model goes (.json or .ubj)")
+    path = parser.parse_args().path
     train().save_model(path)
     print(f"wrote {path}")

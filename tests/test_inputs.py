@@ -11,7 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -171,6 +171,19 @@ class Frame:
         return np.full((2, N_FEATURES), SENTINEL, np.float32)
 
 
+class LazyFrame:
+    """Looks like a lazy frame of polars."""
+
+    def collect(self) -> Frame:
+        raise AssertionError
+
+
+class Series(Frame):
+    """Looks like a series of pandas."""
+
+    shape = (2,)
+
+
 class InterchangeFrame:
     """Looks like a data frame of any library with the interchange protocol."""
 
@@ -252,6 +265,11 @@ def objects(value: object) -> Array:
         pytest.param(np.ma.masked_array(full((2, N_FEATURES))), r"masked.*filled\(numpy.nan\)", id="masked"),
         pytest.param(Sparse(), "sparse", id="sparse"),
         pytest.param(None, "X is None", id="None"),
+        pytest.param({"a": 1}, "X is a dict, which has no rows and columns; pass a matrix", id="dict"),
+        pytest.param({1.0, 2.0}, "X is a set, which has no rows", id="set"),
+        pytest.param((row for row in [[1.0]]), "X is a generator, which has no rows", id="generator"),
+        pytest.param(LazyFrame(), r"X is lazy.*X\.collect\(\)\.to_numpy\(\)", id="lazy frame"),
+        pytest.param(Series(), r"X is a series.*X\.to_numpy\(\)", id="series"),
         pytest.param(Frame(), r"data frame.*cat\.codes.*to_numpy\(\)", id="data frame"),
         pytest.param(InterchangeFrame(), "data frame", id="interchange data frame"),
         pytest.param(ArrowTable(), "data frame", id="arrow table"),
@@ -513,7 +531,7 @@ def test_the_text_of_a_model_is_no_path_and_not_shown(text: str, tmp_path: Path,
     attempts: list[Callable[[], object]] = [
         lambda: cml.seal(text, tmp_path / "x"),
         lambda: cml.seal(good, text),
-        lambda: cml.seal(good, tmp_path / "x", policy=text),
+        lambda: cml.seal(good, tmp_path / "x", policy=cast("cml.SealingPolicy", text)),
         lambda: cml.seal(good, tmp_path / "x", model_id=text),
         lambda: cml.ConfidentialModel.load_sealed(text),
         lambda: cml.ConfidentialModel.load_sealed(text.encode()),

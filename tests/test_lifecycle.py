@@ -77,6 +77,8 @@ def test_a_closed_model_predicts_no_more(model: cml.ConfidentialModel) -> None:
     assert model.is_open
     model.close()
     assert not model.is_open
+    with pytest.raises(cml.EnclaveError, match="model is closed"), model:
+        raise AssertionError
     with pytest.raises(cml.EnclaveError, match="model is closed"):
         model.predict(ROWS)
     model.close()
@@ -132,6 +134,8 @@ def test_an_enclave_closes_once_and_for_all(path: Path, spare: cml.Enclave, encl
     assert ", closed>" in repr(spare)
     assert "(closed)" in spare._repr_html_()
     spare.close()
+    with pytest.raises(cml.EnclaveError, match="enclave is closed"), spare:
+        raise AssertionError
     for attempt in (
         lambda: model.predict(ROWS),
         lambda: cml.ConfidentialModel.load_sealed(path, enclave=spare),
@@ -372,11 +376,8 @@ expected = model.predict(rows)
 
 PREDICTING_THREADS = """
 def predict_for_ever():
-    try:
-        while True:
-            model.predict(rows)
-    except cml.EnclaveError:
-        pass
+    while True:
+        model.predict(rows)
 for _ in range(4):
     threading.Thread(target=predict_for_ever, daemon=True).start()
 time.sleep(float(sys.argv[2]))
@@ -410,15 +411,50 @@ def test_ends_while_daemon_threads_predict(path: Path, run_python: RunPython) ->
         assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_ends_while_daemon_threads_make_enclaves(path: Path, run_python: RunPython) -> None:
+    code = """
+def make_for_ever():
+    while True:
+        with cml.Enclave() as enclave, cml.ConfidentialModel.load_sealed(path, enclave=enclave) as model:
+            model.predict(rows[:5])
+for _ in range(3):
+    threading.Thread(target=make_for_ever, daemon=True).start()
+time.sleep(float(sys.argv[2]))
+"""
+    for number in range(EXITS):
+        result = run_python(PRELUDE + code, path, 0.01 * (number % 4), timeout=60)
+        assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_other_errors_of_threads_at_exit_are_reported(path: Path, run_python: RunPython) -> None:
+    code = """
+import atexit
+def waits_then_fails(error):
+    ending.wait()
+    raise error
+ending = threading.Event()
+threads = [threading.Thread(target=waits_then_fails, args=(error,), daemon=True) for error in (
+    cml.EnclaveError("of a closed enclave"), ValueError("of their own"))]
+for thread in threads:
+    thread.start()
+def end():
+    ending.set()
+    [thread.join() for thread in threads]
+atexit._run_exitfuncs()  # what confidential_ml does at exit is done
+end()
+"""
+    result = run_python(PRELUDE + code, path)
+    assert result.returncode == 0
+    assert "ValueError: of their own" in result.stderr
+    assert "of a closed enclave" not in result.stderr
+
+
 def test_ends_while_daemon_threads_load(path: Path, run_python: RunPython) -> None:
     code = """
 def load_for_ever():
-    try:
-        while True:
-            with cml.ConfidentialModel.load_sealed(path) as model:
-                model.predict(rows[:5])
-    except cml.EnclaveError:
-        pass
+    while True:
+        with cml.ConfidentialModel.load_sealed(path) as model:
+            model.predict(rows[:5])
 for _ in range(3):
     threading.Thread(target=load_for_ever, daemon=True).start()
 time.sleep(float(sys.argv[2]))

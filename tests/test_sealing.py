@@ -108,7 +108,7 @@ def inspection(data: bytes, path: Path) -> type[Exception] | None:
 
 @pytest.mark.parametrize("policy", ["mrenclave", "mrsigner"])
 def test_seal_inspect_and_load_tell_the_same(
-    policy: str, regression_file: Path, enclave: cml.Enclave, tmp_path: Path
+    policy: cml.SealingPolicy, regression_file: Path, enclave: cml.Enclave, tmp_path: Path
 ) -> None:
     path = tmp_path / "model.sealed"
     info = cml.seal(regression_file, path, model_id="Credit_2.v-1", policy=policy)
@@ -377,9 +377,16 @@ def test_the_model_itself_is_not_replaced(regression_file: Path, tmp_path: Path)
 
 
 def test_the_file_of_a_model_that_cannot_be_read(tmp_path: Path) -> None:
-    for path, error in ((tmp_path / "absent", FileNotFoundError), (tmp_path, IsADirectoryError)):
-        with pytest.raises(error):
+    locked = tmp_path / "locked"
+    locked.symlink_to(locked)
+    for path, message in (
+        (tmp_path / "absent", "there is no model file .*absent; check the path"),
+        (tmp_path, "is a directory; give the path of a model file in it"),
+        (locked, "locked cannot be read: Too many levels of symbolic links; check"),
+    ):
+        with pytest.raises(cml.InvalidInputError, match=message):
             cml.seal(path, tmp_path / "never")
+    assert not (tmp_path / "never").exists()
 
 
 # ---- another model in the place of this one -------------------------------------------------------------------------
@@ -446,7 +453,7 @@ def test_the_test_images_differ_in_what_they_say(enclave_of: EnclaveOf) -> None:
     ],
 )
 def test_which_image_opens_what(
-    policy: str,
+    policy: cml.SealingPolicy,
     sealer: str,
     opener: str,
     succeeds: bool,
@@ -476,7 +483,7 @@ def test_a_newer_version_is_named_as_the_reason(regression_file: Path, enclave_o
 
 @pytest.mark.parametrize("policy", ["mrenclave", "mrsigner"])
 def test_another_machine_opens_nothing(
-    policy: str, regression_file: Path, enclave_of: EnclaveOf, tmp_path: Path
+    policy: cml.SealingPolicy, regression_file: Path, enclave_of: EnclaveOf, tmp_path: Path
 ) -> None:
     path = tmp_path / "model.sealed"
     here, there = enclave_of("base"), enclave_of("base", "other")

@@ -207,8 +207,8 @@ def test_other_sources_are_refused(source: object) -> None:
         to_flat_model(source)
 
 
-def test_missing_file_is_an_os_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"there is no model file .*none\.json"):
         to_flat_model(tmp_path / "none.json")
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from confidential_ml.owner import owner_id, sign_model
     from confidential_ml.receipt import Receipt, parse_receipt, verify_receipt
     from confidential_ml.remote import PredictionReceipt, RemoteModel
-    from confidential_ml.sealed_file import SealedInfo, inspect_sealed
+    from confidential_ml.sealed_file import SealedInfo, SealingPolicy, inspect_sealed
 
     __version__: str
 
@@ -55,6 +55,7 @@ _MODULE_OF = {
     "Receipt": "receipt",
     "RemoteModel": "remote",
     "SealedInfo": "sealed_file",
+    "SealingPolicy": "sealed_file",
     "inspect_sealed": "sealed_file",
     "owner_id": "owner",
     "parse_receipt": "receipt",
@@ -86,6 +87,7 @@ __all__ = [
     "RequestUnreadableError",
     "SealError",
     "SealedInfo",
+    "SealingPolicy",
     "SimulationWarning",
     "UnsupportedVersionError",
     "WrongEnclaveError",

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, NoReturn
@@ -200,6 +201,8 @@ class Enclave:
         raise TypeError("an Enclave cannot be copied or pickled; make one where it is needed")
 
     def __enter__(self) -> Enclave:
+        if not self._finalizer.alive:
+            raise EnclaveError("the enclave is closed; make a new Enclave")
         return self
 
     def __exit__(
@@ -269,8 +272,26 @@ class _OpenEnclaves:
             core.wait_for_calls()
 
 
+def _silent_about_the_end(report: Callable[[threading.ExceptHookArgs], object]) -> Callable[..., object]:
+    """Not reported: that a daemon thread, which may end anywhere now, ended by an enclave that the exit has closed."""
+
+    def report_others(arguments: threading.ExceptHookArgs, /) -> None:
+        is_daemon = arguments.thread is not None and arguments.thread.daemon
+        if not (is_daemon and issubclass(arguments.exc_type, EnclaveError)):
+            report(arguments)
+
+    return report_others
+
+
 _open_enclaves = _OpenEnclaves()
-atexit.register(_open_enclaves.close)
+
+
+def _at_exit() -> None:
+    threading.excepthook = _silent_about_the_end(threading.excepthook)
+    _open_enclaves.close()
+
+
+atexit.register(_at_exit)
 
 
 class _Default:

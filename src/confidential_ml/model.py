@@ -29,7 +29,7 @@ from confidential_ml.identity import EnclaveIdentity
 from confidential_ml.owner_key import check_owner_key
 from confidential_ml.regular_file import checked_path
 from confidential_ml.rows import FloatArray, as_base_margin, as_rows
-from confidential_ml.sealed_file import POLICIES, SealedInfo, parse_header, read_sealed, write_sealed
+from confidential_ml.sealed_file import POLICIES, SealedInfo, SealingPolicy, parse_header, read_sealed, write_sealed
 from confidential_ml.xgboost_format import to_flat_model
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def seal(
     path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
     *,
     model_id: str = "model",
-    policy: str = "mrenclave",
+    policy: SealingPolicy = "mrenclave",
     version: SupportsIndex = 0,
     owner_key: Ed25519PrivateKey | None = None,
     enclave: Enclave | None = None,
@@ -83,9 +83,8 @@ def seal(
     ModelFormatError
         If the model is not one XGBoost writes, or is over a limit of docs/formats.md.
     InvalidInputError
-        For a wrong `path`, `model_id`, `policy`, `version` or `owner_key`, and a `model` that is none of the above.
-    OSError
-        If the file of the model cannot be read: ``FileNotFoundError`` if there is none.
+        For a wrong `path`, `model_id`, `policy`, `version` or `owner_key`, a `model` that is none of the above, and one
+        that names a file which is not there or cannot be read.
     SealError
         If there is no sealing key or the file cannot be written.
     EnclaveError
@@ -104,7 +103,7 @@ def seal(
     return parse_header(sealed, where)
 
 
-def seal_flat(flat: bytes, path: str, *, model_id: str, policy: str, version: int, enclave: Enclave) -> None:
+def seal_flat(flat: bytes, path: str, *, model_id: str, policy: SealingPolicy, version: int, enclave: Enclave) -> None:
     """As :func:`seal`, a flat model of nobody's."""
     sealed = enclave._core.seal_model(
         flat, checked_model_id(model_id), checked_policy(policy), checked_version(version), b""
@@ -355,8 +354,7 @@ class ConfidentialModel:
             values = self._predict_rows(X)
             if values is not NotImplemented:
                 return values
-        if not self._finalizer.alive:
-            raise EnclaveError("the model is closed; load the sealed file again")
+        self._check_open()
         output_margin = checked_flag(output_margin, "output_margin")
         strict_shape = checked_flag(strict_shape, "strict_shape")
         rows = as_rows(X, self._n_features, missing)
@@ -376,6 +374,10 @@ class ConfidentialModel:
             _thread_count(n_threads),
         )
         return shaped_like_xgboost(predictions, strict_shape=strict_shape)
+
+    def _check_open(self) -> None:
+        if not self._finalizer.alive:
+            raise EnclaveError("the model is closed; load the sealed file again")
 
     def _rounds(self, iteration_range: tuple[int, int] | None) -> tuple[int, int]:
         begin, end = checked_round_range(iteration_range)
@@ -400,6 +402,7 @@ class ConfidentialModel:
         self._finalizer()
 
     def __enter__(self) -> ConfidentialModel:
+        self._check_open()
         return self
 
     def __exit__(

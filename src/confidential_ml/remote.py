@@ -26,6 +26,7 @@ from confidential_ml.remote_session import (
     run,
 )
 from confidential_ml.rows import FloatArray
+from confidential_ml.sealed_file import SealingPolicy
 
 __all__ = ["PredictionReceipt", "RemoteModel", "Transport"]
 
@@ -216,7 +217,7 @@ class RemoteModel:
         model: Any,
         *,
         model_id: str,
-        policy: str = "mrenclave",
+        policy: SealingPolicy = "mrenclave",
         version: int = 0,
         owner_key: Ed25519PrivateKey | None = None,
     ) -> Receipt:

@@ -51,6 +51,7 @@ from confidential_ml.protocol import ANSWER_OVERHEAD, SUITE, VERSION, Kind, Oper
 from confidential_ml.receipt import Receipt, verify_receipt
 from confidential_ml.request import OwnerSignature, Request, predict_request, provision_request
 from confidential_ml.rows import FloatArray, as_base_margin, as_rows
+from confidential_ml.sealed_file import SealingPolicy
 from confidential_ml.statuses import error_of
 from confidential_ml.xgboost_format import to_flat_model
 
@@ -455,7 +456,7 @@ class RemoteSession:
         model: Any,
         *,
         model_id: str,
-        policy: str,
+        policy: SealingPolicy,
         version: int,
         owner_key: Ed25519PrivateKey | None,
         again: Again | None = None,

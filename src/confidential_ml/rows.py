@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Iterator, Mapping, Set
 from decimal import Decimal
 from typing import Any
 
@@ -130,7 +131,15 @@ def _refuse_containers(values: Any, name: str) -> None:
         raise InvalidInputError(f"{name} is a masked array; pass {name}.filled(numpy.nan)")
     if hasattr(values, "tocsr"):
         raise InvalidInputError(f"{name} is a sparse matrix; pass a dense one with NaN for absent values")
+    if isinstance(values, (Mapping, Set, Iterator)):
+        raise InvalidInputError(
+            f"{name} is a {type(values).__name__}, which has no rows and columns; pass a matrix, or a list of rows"
+        )
+    if callable(getattr(values, "collect", None)):
+        raise InvalidInputError(f"{name} is lazy and has no values yet; pass {name}.collect().to_numpy()")
     if hasattr(values, "__dataframe__") or hasattr(values, "iloc") or hasattr(values, "__arrow_c_stream__"):
+        if len(getattr(values, "shape", ())) == 1:
+            raise InvalidInputError(f"{name} is a series, whose labels would be ignored; pass {name}.to_numpy()")
         raise InvalidInputError(
             f"{name} is a data frame, whose column names would be ignored; "
             "bring the columns into the model's order, replace categories by the codes they had in training "

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from confidential_ml import card
 from confidential_ml.errors import DamagedSealedModelError, SealError, UnsupportedVersionError
@@ -28,7 +29,10 @@ _TAG_SIZE = 16
 _MAX_KEY_INFO_SIZE = 1024
 _MODEL_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
-POLICIES = {"mrenclave": 1, "mrsigner": 2}
+SealingPolicy: TypeAlias = Literal["mrenclave", "mrsigner"]
+"""Who may open a sealed model: this very image, or any later version of the product by its signer."""
+
+POLICIES: dict[SealingPolicy, int] = {"mrenclave": 1, "mrsigner": 2}
 PLATFORMS = {1: "simulation", 2: "openenclave-simulation", 3: "openenclave"}
 _POLICY_NAMES = {number: name for name, number in POLICIES.items()}
 
@@ -55,7 +59,7 @@ class SealedInfo:
 
     model_id: str
     model_digest: str
-    policy: str
+    policy: SealingPolicy
     platform: str
     mrenclave: str
     mrsigner: str

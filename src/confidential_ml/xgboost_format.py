@@ -81,9 +81,7 @@ def to_flat_model(source: object) -> bytes:
     ModelFormatError
         This is no model of a kind that can be read, it is damaged, or it is over a limit.
     InvalidInputError
-        `source` is none of the above, or names no regular file.
-    OSError
-        The file cannot be read.
+        `source` is none of the above, or names no regular file, or one that cannot be read.
 
     Warns
     -----
@@ -157,6 +155,14 @@ def _read_file(path: str) -> bytes:
         raise InvalidInputError(f"{path} is not a regular file; read it yourself and pass the bytes") from None
     except TooLargeError:
         raise _too_large() from None
+    except FileNotFoundError:
+        raise InvalidInputError(f"there is no model file {path}; check the path") from None
+    except IsADirectoryError:
+        raise InvalidInputError(f"{path} is a directory; give the path of a model file in it") from None
+    except OSError as error:
+        raise InvalidInputError(
+            f"the model file {path} cannot be read: {error.strerror}; check the path and its permissions"
+        ) from error
 
 
 def _check_size(data: bytes) -> bytes:
@@ -207,12 +213,13 @@ def _is_ubjson(data: bytes) -> bool:
         _refuse_snapshot()
     if data.startswith((b"binf", b"bs64")):
         raise ModelFormatError(f"this is XGBoost's old binary format; {_CONVERT_OLD_BINARY}")
-    if data.startswith(b"booster[") or data.lstrip().startswith(b"["):
+    if data.startswith(b"booster[") or re.match(rb"\s*\[\s*[\"{]", data):
         raise ModelFormatError(f"this looks like a dump (dump_model), which is no model; {_SAVE_IT}")
     if data.startswith((flat_model.MAGIC, b"CMLSEAL\0")):
         raise ModelFormatError("this is a flat or sealed model of confidential_ml already, not an XGBoost model")
     raise ModelFormatError(
-        f"this is neither JSON nor UBJSON. If it is a model in XGBoost's old binary format, {_CONVERT_OLD_BINARY}"
+        f"this is neither JSON nor UBJSON. If it is a model in XGBoost's old binary format, {_CONVERT_OLD_BINARY}; "
+        "if it is the path of a file, pass it as text"
     )
 
 

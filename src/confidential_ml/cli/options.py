@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from confidential_ml import sealed_file
 from confidential_ml.cli.exit_status import UsageError
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ ModelDigest = Annotated[
     str | None, typer.Option("--model-digest", metavar="HEX", help="The model, if the policy accepts several.")
 ]
 SealingPolicy = Annotated[
-    str, typer.Option("--sealing-policy", metavar="mrenclave|mrsigner", help="Who may open the sealed model.")
+    sealed_file.SealingPolicy,
+    typer.Option("--sealing-policy", metavar="mrenclave|mrsigner", help="Who may open the sealed model."),
 ]
 OwnerKey = Annotated[
     Path | None, typer.Option("--owner-key", metavar="FILE", help="Ed25519 private key that signs the model (PEM).")

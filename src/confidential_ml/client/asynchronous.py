@@ -19,6 +19,7 @@ from confidential_ml.errors import RemoteError
 from confidential_ml.receipt import Receipt
 from confidential_ml.remote_session import REQUEST_SIZE, Alone, Ended, Pause, PredictionReceipt, Step, Steps, T, advance
 from confidential_ml.rows import FloatArray
+from confidential_ml.sealed_file import SealingPolicy
 
 __all__ = ["AsyncConfidentialClient"]
 
@@ -169,7 +170,7 @@ class AsyncConfidentialClient:
         model: Any,
         *,
         model_id: str,
-        policy: str = "mrenclave",
+        policy: SealingPolicy = "mrenclave",
         version: int = 0,
         owner_key: Ed25519PrivateKey | None = None,
         repeat: bool = False,
@@ -200,7 +201,7 @@ class AsyncConfidentialClient:
         model: Any,
         *,
         model_id: str,
-        policy: str = "mrenclave",
+        policy: SealingPolicy = "mrenclave",
         version: int = 0,
         owner_key: Ed25519PrivateKey | None = None,
         repeat: bool = False,

@@ -25,6 +25,7 @@ from confidential_ml.json_depth import is_too_deep
 from confidential_ml.protocol import Kind
 from confidential_ml.receipt import Receipt
 from confidential_ml.remote_session import Attested, RemoteSession, Send, Step, Steps
+from confidential_ml.sealed_file import SealingPolicy
 
 __all__ = ["Calls", "Get", "Options"]
 
@@ -90,7 +91,7 @@ class Calls:
         model: Any,
         *,
         model_id: str,
-        policy: str,
+        policy: SealingPolicy,
         version: int,
         owner_key: Ed25519PrivateKey | None,
         repeat: bool,

@@ -13,7 +13,7 @@ import threading
 import time
 import typing
 import urllib.parse
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import anyio
@@ -126,7 +126,7 @@ class AsyncExchange:
                 _check_size(response, request)
                 parts, size = [], 0
                 # Raised in here, the error would hold the half-read generators until after the event loop is closed.
-                async with contextlib.aclosing(response.aiter_raw()) as body:
+                async with contextlib.aclosing(typing.cast(AsyncGenerator[bytes], response.aiter_raw())) as body:
                     async for part in body:
                         parts.append(part)
                         size += len(part)

@@ -20,6 +20,7 @@ from confidential_ml.per_process import PerProcess
 from confidential_ml.receipt import Receipt
 from confidential_ml.remote_session import REQUEST_SIZE, Alone, Pause, PredictionReceipt, Step, Steps, T, run
 from confidential_ml.rows import FloatArray
+from confidential_ml.sealed_file import SealingPolicy
 
 __all__ = ["ConfidentialClient"]
 
@@ -216,7 +217,7 @@ class ConfidentialClient:
         model: Any,
         *,
         model_id: str,
-        policy: str = "mrenclave",
+        policy: SealingPolicy = "mrenclave",
         version: int = 0,
         owner_key: Ed25519PrivateKey | None = None,
         repeat: bool = False,
@@ -246,7 +247,7 @@ class ConfidentialClient:
         model: Any,
         *,
         model_id: str,
-        policy: str = "mrenclave",
+        policy: SealingPolicy = "mrenclave",
         version: int = 0,
         owner_key: Ed25519PrivateKey | None = None,
         repeat: bool = False,
