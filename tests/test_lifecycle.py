@@ -485,7 +485,10 @@ import signal
 faulthandler.dump_traceback_later(50, exit=True)
 many = np.tile(rows, (2_000_000 // len(rows), 1))
 calls = []
-def handler(*_):
+def handler(_, frame):
+    if frame.f_code.co_name != "predict":  # between two calls
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        return
     calls.append(1)
     {what}.close()
     {what}.close()
@@ -511,7 +514,10 @@ faulthandler.dump_traceback_later(50, exit=True)
 many = np.tile(rows, (2_000_000 // len(rows), 1))
 other = cml.ConfidentialModel.load_sealed(path, enclave=cml.Enclave())
 calls = []
-def handler(*_):
+def handler(_, frame):
+    if frame.f_code.co_name != "predict":  # between two calls
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        return
     calls.append(1)
     if len(calls) == 1:
         signal.setitimer(signal.ITIMER_REAL, 0.1)
