@@ -31,14 +31,15 @@ bool is_zero(const uint8_t digest[kSha256Size]) {
   return std::all_of(digest, digest + kSha256Size, [](uint8_t byte) { return byte == 0; });
 }
 
-// info of HPKE: "confidential_ml request v1" | header | epoch digest.
+// info of HPKE: "confidential_ml request v1" | header | request nonce | epoch digest.
 struct Info {
-  uint8_t bytes[sizeof kRequestLabel - 1 + kRequestHeaderSize + kSha256Size];
+  uint8_t bytes[sizeof kRequestLabel - 1 + kRequestHeaderSize + kRequestNonceSize + kSha256Size];
 
-  Info(const uint8_t* header, const uint8_t epoch_digest[kSha256Size]) {
+  Info(const uint8_t* header, const uint8_t* nonce, const uint8_t epoch_digest[kSha256Size]) {
     Writer writer(bytes, sizeof bytes);
     writer.append(kRequestLabel, sizeof kRequestLabel - 1);
     writer.append(header, kRequestHeaderSize);
+    writer.append(nonce, kRequestNonceSize);
     writer.append(epoch_digest, kSha256Size);
   }
   ByteView view() const { return {bytes, sizeof bytes}; }
@@ -143,15 +144,27 @@ std::shared_ptr<Channel::Epoch> Channel::find_epoch(const uint8_t key_id[kKeyIdS
   return nullptr;
 }
 
+Status Channel::shared_secret_with(const Epoch& epoch, const uint8_t enc[kX25519KeySize],
+                                   HpkeSharedSecret* shared_secret, bool* valid) const {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    *valid = epoch.senders.find(enc, shared_secret);
+  }
+  return *valid ? Status::kOk : hpke_decap(epoch.keys, enc, shared_secret, valid);
+}
+
 // Refuses a request that was opened before, also by another thread a moment ago.
-Status Channel::record(const std::shared_ptr<Epoch>& epoch, const uint8_t enc[kX25519KeySize]) {
+Status Channel::record(const std::shared_ptr<Epoch>& epoch, const uint8_t* enc_and_nonce,
+                       const HpkeSharedSecret& shared_secret) {
   uint8_t digest[kSha256Size];
-  const Status hashed = sha256({{epoch->salt, sizeof epoch->salt}, {enc, kX25519KeySize}}, digest);
+  const Status hashed = sha256(
+      {{epoch->salt, sizeof epoch->salt}, {enc_and_nonce, kX25519KeySize + kRequestNonceSize}}, digest);
   if (hashed != Status::kOk) return hashed;
   ReplaySet::Entry entry;
   std::memcpy(entry.data(), digest, entry.size());
   const std::lock_guard<std::mutex> lock(mutex_);
   if (epoch != present_ && epoch != former_) return Status::kRequestUnreadable;  // ended meanwhile
+  epoch->senders.remember(enc_and_nonce, shared_secret);
   if (!epoch->opened.insert(entry)) return Status::kRequestUnreadable;
   if (epoch->opened.size() < kMaxEpochRequests) return Status::kOk;
   // Full: this is the last request that its key opens.
@@ -167,19 +180,24 @@ Status Channel::open(ByteView request, RequestKind kind, OpenedRequest* opened) 
   const std::shared_ptr<Epoch> epoch = find_epoch(opened->key_id);
   if (epoch == nullptr) return Status::kRequestUnreadable;
   const ByteView header{request.data, kRequestHeaderSize};
-  const ByteView ciphertext{request.data + kRequestHeaderSize + kX25519KeySize,
-                            request.size - kRequestHeaderSize - kX25519KeySize};
+  const uint8_t* enc_and_nonce = request.data + kRequestHeaderSize;
+  const uint8_t* nonce = enc_and_nonce + kX25519KeySize;
+  const uint8_t* sealed = nonce + kRequestNonceSize;
+  const ByteView ciphertext{sealed, static_cast<size_t>(request.data + request.size - sealed)};
+  HpkeSharedSecret shared_secret;
   bool valid = false;
-  Status status = hpke_setup_receiver(epoch->keys, opened->enc, Info(header.data, epoch->digest).view(),
-                                      &opened->context, &valid);
+  Status status = shared_secret_with(*epoch, opened->enc, &shared_secret, &valid);
   if (status != Status::kOk || !valid) return Status::kRequestUnreadable;
+  status = hpke_key_schedule(shared_secret, Info(header.data, nonce, epoch->digest).view(), &opened->context);
+  if (status != Status::kOk) return Status::kRequestUnreadable;
   opened->plaintext.resize((ciphertext.size - kGcmTagSize) / sizeof(float));
   status = hpke_open_first(opened->context, header, ciphertext,
                            reinterpret_cast<uint8_t*>(opened->plaintext.data()), &valid);
   if (status != Status::kOk || !valid) return Status::kRequestUnreadable;
   opened->request = request;
   std::memcpy(opened->epoch_digest, epoch->digest, sizeof opened->epoch_digest);
-  return record(epoch, opened->enc) == Status::kOk ? Status::kOk : Status::kRequestUnreadable;
+  const Status recorded = record(epoch, enc_and_nonce, shared_secret);
+  return recorded == Status::kOk ? Status::kOk : Status::kRequestUnreadable;
 }
 
 Status Channel::seal_answer(const OpenedRequest& opened, ByteView plaintext, uint8_t* answer) const {

@@ -12,6 +12,7 @@
 #include "enclave/claims.h"
 #include "enclave/crypto.h"
 #include "enclave/hpke.h"
+#include "enclave/known_senders.h"
 #include "enclave/replay_set.h"
 #include "enclave/secret_memory.h"
 #include "enclave/signature.h"
@@ -22,7 +23,10 @@ enum class RequestKind : uint16_t { kPredict = 1, kProvision = 2 };
 
 inline constexpr size_t kKeyIdSize = 8;
 inline constexpr size_t kRequestHeaderSize = 56;
-inline constexpr size_t kRequestOverhead = 88 + kGcmTagSize;  // header, enc and tag around the plaintext
+inline constexpr size_t kRequestNonceSize = 16;
+// Header, enc, nonce and tag around the plaintext.
+inline constexpr size_t kRequestOverhead =
+    kRequestHeaderSize + kX25519KeySize + kRequestNonceSize + kGcmTagSize;
 inline constexpr size_t kAnswerOverhead = 48 + kGcmTagSize;
 
 // The smallest size in protocol.md section 3.3 that holds `size` bytes, at most 2^60.
@@ -83,13 +87,17 @@ class Channel {
     uint8_t part[kEpochPartSize];
     uint8_t digest[kSha256Size];  // of the part; begins with the key id
     uint8_t salt[kSha256Size];
-    ReplaySet opened;  // under the channel's mutex
+    ReplaySet opened;      // under the channel's mutex
+    KnownSenders senders;  // too
   };
 
   [[nodiscard]] Status make_epoch(uint64_t number, std::shared_ptr<Epoch>* epoch) const;
   [[nodiscard]] Status begin_epoch(bool keep_former);
   [[nodiscard]] std::shared_ptr<Epoch> find_epoch(const uint8_t key_id[kKeyIdSize]) const;
-  [[nodiscard]] Status record(const std::shared_ptr<Epoch>& epoch, const uint8_t enc[kX25519KeySize]);
+  [[nodiscard]] Status shared_secret_with(const Epoch& epoch, const uint8_t enc[kX25519KeySize],
+                                          HpkeSharedSecret* shared_secret, bool* valid) const;
+  [[nodiscard]] Status record(const std::shared_ptr<Epoch>& epoch, const uint8_t* enc_and_nonce,
+                              const HpkeSharedSecret& shared_secret);
 
   mutable std::mutex mutex_;  // the two epochs and the sets in them
   std::shared_ptr<Epoch> present_;

@@ -19,7 +19,6 @@ constexpr size_t kMaxLabeledSize =
     sizeof(uint16_t) + kVersionLabel.size() + sizeof kSuite + kLongestLabelSize + kMaxHpkeInfoSize;
 
 using Prk = SecretBytes<kSha256Size>;
-using SharedSecret = SecretBytes<kSha256Size>;
 
 template <size_t kSize>
 ByteView view(const uint8_t (&bytes)[kSize]) {
@@ -55,9 +54,10 @@ Status labeled_expand(ByteView suite_id, const Prk& prk, std::string_view label,
   return hkdf_sha256_expand(prk.bytes, {labeled_info.bytes, writer.written()}, output, output_size);
 }
 
-// Decap of DHKEM (RFC 9180, 4.1).
-Status decap(const HpkeKeyPair& pair, const uint8_t enc[kX25519KeySize], SharedSecret* shared_secret,
-             bool* valid) {
+}  // namespace
+
+Status hpke_decap(const HpkeKeyPair& pair, const uint8_t enc[kX25519KeySize], HpkeSharedSecret* shared_secret,
+                  bool* valid) {
   SecretBytes<kX25519KeySize> dh;
   Status status = x25519({pair.private_key.bytes, pair.public_key}, enc, dh.bytes, valid);
   if (status != Status::kOk || !*valid) return status;
@@ -71,8 +71,8 @@ Status decap(const HpkeKeyPair& pair, const uint8_t enc[kX25519KeySize], SharedS
                         shared_secret->size);
 }
 
-// KeySchedule (RFC 9180, 5.1) of the base mode, where psk and psk_id are empty.
-Status key_schedule(const SharedSecret& shared_secret, ByteView info, HpkeContext* context) {
+Status hpke_key_schedule(const HpkeSharedSecret& shared_secret, ByteView info, HpkeContext* context) {
+  if (info.size > kMaxHpkeInfoSize) return Status::kInvalidArgument;
   constexpr ByteView kNone{nullptr, 0};
   const ByteView suite = view(kSuite);
   uint8_t schedule_context[1 + 2 * kSha256Size] = {kModeBase};
@@ -93,8 +93,6 @@ Status key_schedule(const SharedSecret& shared_secret, ByteView info, HpkeContex
   return status;
 }
 
-}  // namespace
-
 Status hpke_generate(HpkeKeyPair* pair) {
   const Status status = platform_random(pair->private_key.bytes, kX25519KeySize);
   return status == Status::kOk ? x25519_public_key(pair->private_key.bytes, pair->public_key) : status;
@@ -103,12 +101,11 @@ Status hpke_generate(HpkeKeyPair* pair) {
 Status hpke_setup_receiver(const HpkeKeyPair& pair, const uint8_t enc[kX25519KeySize], ByteView info,
                            HpkeContext* context, bool* valid) {
   *valid = false;
-  if (info.size > kMaxHpkeInfoSize) return Status::kInvalidArgument;
-  SharedSecret shared_secret;
+  HpkeSharedSecret shared_secret;
   bool decapsulated = false;
-  Status status = decap(pair, enc, &shared_secret, &decapsulated);
+  Status status = hpke_decap(pair, enc, &shared_secret, &decapsulated);
   if (status != Status::kOk || !decapsulated) return status;
-  status = key_schedule(shared_secret, info, context);
+  status = hpke_key_schedule(shared_secret, info, context);
   *valid = status == Status::kOk;
   return status;
 }

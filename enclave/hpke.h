@@ -19,6 +19,9 @@ struct HpkeKeyPair {
   uint8_t public_key[kX25519KeySize];
 };
 
+// What Encap and Decap make (RFC 9180, 4.1).
+using HpkeSharedSecret = SecretBytes<kSha256Size>;
+
 struct HpkeContext {
   SecretBytes<kAesKeySize> key;
   SecretBytes<kGcmNonceSize> base_nonce;
@@ -28,7 +31,15 @@ struct HpkeContext {
 // A new key pair from platform_random.
 [[nodiscard]] Status hpke_generate(HpkeKeyPair* pair);
 
-// SetupBaseR (RFC 9180, 5.1.1). kOk with *valid = false when `enc` gives an all-zero shared secret (7.1.4).
+// Decap (RFC 9180, 4.1). kOk with *valid = false when `enc` gives an all-zero X25519 output (7.1.4).
+[[nodiscard]] Status hpke_decap(const HpkeKeyPair& pair, const uint8_t enc[kX25519KeySize],
+                                HpkeSharedSecret* shared_secret, bool* valid);
+
+// KeySchedule of the base mode (RFC 9180, 5.1), where psk and psk_id are empty.
+[[nodiscard]] Status hpke_key_schedule(const HpkeSharedSecret& shared_secret, ByteView info,
+                                       HpkeContext* context);
+
+// SetupBaseR (RFC 9180, 5.1.1): one after the other.
 [[nodiscard]] Status hpke_setup_receiver(const HpkeKeyPair& pair, const uint8_t enc[kX25519KeySize],
                                          ByteView info, HpkeContext* context, bool* valid);
 

@@ -482,7 +482,7 @@ void Session::raw_request() {
   const auto s = input_.read<RawRequestStep>();
   const bool provision = s.kind % 2 == 0;
   Bytes request = take(s.size);
-  if ((s.fix & kFixPadding) != 0) request.resize(104 + test::smallest_bucket(request.size()));
+  if ((s.fix & kFixPadding) != 0) request.resize(120 + test::smallest_bucket(request.size()));
   if ((s.fix & kFixHeader) != 0 && request.size() >= 56) {
     const Bytes header = test::request_header(epochs().key(0), provision ? 2 : 1, Bytes(32), 256).bytes();
     std::copy(header.begin(), header.end(), request.begin());

@@ -21,7 +21,7 @@ namespace {
 constexpr size_t kIdentitySize = 72;
 constexpr size_t kDescriptionSize = 192;
 constexpr size_t kRequestHeaderSize = 56, kAnswerSizeOffset = 48;  // of a confidential request
-constexpr size_t kRequestOverhead = 104, kAnswerOverhead = 64;
+constexpr size_t kRequestOverhead = 120, kAnswerOverhead = 64;
 // The least that is worth an ecall of its own to find out whether it is asked for in earnest.
 constexpr size_t kLargeMessage = 64 << 10;
 

@@ -233,7 +233,7 @@ class ReferenceEnclave:
         self._epoch_of(header, size, int.from_bytes(header[4:6], "little"))
 
     def _epoch_of(self, header: bytes, request_size: int, kind: int) -> Epoch:
-        size = request_size - 88 - 16
+        size = request_size - 104 - 16
         if kind not in MAX_CONTENT or not is_bucket(size) or size > limits()[MAX_CONTENT[kind]]:
             raise RequestUnreadableError
         version, suite, found_kind, zero, key_id, digest, answer_size, zero_too = struct.unpack("<HHHH8s32sII", header)
@@ -254,23 +254,23 @@ class ReferenceEnclave:
         return max(64 << 10, smallest_bucket(392 + 4 * rows * columns))
 
     def _open(self, request: bytes, kind: int) -> Opened:
-        header, enc = request[:56], request[56:88]
+        header, enc, nonce = request[:56], request[56:88], request[88:104]
         if len(header) != 56:
             raise RequestUnreadableError
         epoch = self._epoch_of(header, len(request), kind)
         digest, answer_size = header[16:48], int.from_bytes(header[48:52], "little")
-        info = b"confidential_ml request v1" + header + epoch.digest
+        info = b"confidential_ml request v1" + header + nonce + epoch.digest
         try:
             context = SUITE.create_recipient_context(enc, KEMKey.from_pyca_cryptography_key(epoch.private_key), info)
-            plaintext = context.open(request[88:], header)
+            plaintext = context.open(request[104:], header)
         except (PyHPKEError, ValueError):
             raise RequestUnreadableError from None
-        self._record(epoch, enc)
+        self._record(epoch, enc + nonce)
         secret = context.export(b"confidential_ml answer v1", 32)
         return Opened(request, epoch, kind, digest, answer_size, plaintext, secret)
 
-    def _record(self, epoch: Epoch, enc: bytes) -> None:
-        mark = hashlib.sha256(epoch.salt + enc).digest()[:16]
+    def _record(self, epoch: Epoch, enc_and_nonce: bytes) -> None:
+        mark = hashlib.sha256(epoch.salt + enc_and_nonce).digest()[:16]
         with self._lock:
             if mark in epoch.opened or len(epoch.opened) >= self._max_epoch_requests:
                 raise RequestUnreadableError

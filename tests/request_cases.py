@@ -6,6 +6,7 @@ Made from the document alone, for any enclave: the reference enclave of the test
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,8 +60,9 @@ def encrypted(
     fields |= {"digest": bytes(32), "answer_size": 512, "last": 0, **(header or {})}
     packed = struct.pack("<HHHH8s32sII", *fields.values())
     digest = claims.epoch_digest if epoch_digest is None else epoch_digest
-    enc, context = hpke.setup_sender(claims.epoch_public_key, label + packed + digest)
-    message = packed + enc + context.seal(packed if aad is None else aad, plaintext)
+    encapsulation, nonce = hpke.Encapsulation(claims.epoch_public_key), os.urandom(16)
+    context = encapsulation.sender(label + packed + nonce + digest)
+    message = packed + encapsulation.enc + nonce + context.seal(packed if aad is None else aad, plaintext)
     kind, answer_size = fields["kind"], fields["answer_size"]
     assert isinstance(kind, int)
     assert isinstance(answer_size, int)
@@ -117,9 +119,9 @@ def unreadable(claims: Claims, digest: bytes, features: int) -> Iterator[Case]:
     for field, value in broken:
         header: Fields = {"digest": digest, field: value}
         yield Case(f"{field} {value!r}", encrypted(claims, plaintext, header=header), UNREADABLE)
-    for position in [*range(0, 56, 3), 56, 87, 88, len(good.message) - 17, len(good.message) - 16, -1]:
+    for position in [*range(0, 56, 3), 56, 87, 88, 103, 104, len(good.message) - 17, len(good.message) - 16, -1]:
         yield Case(f"byte {position} changed", changed(good, position), UNREADABLE)
-    for size in (0, 1, 55, 56, 87, 88, 103, 104, len(good.message) - 1):
+    for size in (0, 1, 55, 56, 87, 88, 103, 104, 119, 120, len(good.message) - 1):
         short = Request(good.message[:size], good.kind, good.answer_size, good.answer_secret)
         yield Case(f"cut to {size} bytes", short, UNREADABLE)
     yield Case(

@@ -9,7 +9,7 @@ import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_origin
 
 import flat_reader
 import pytest
@@ -28,7 +28,7 @@ FORMATS = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
 ENCLAVE = sorted((ROOT / "enclave").glob("*.cpp")) + sorted((ROOT / "enclave").glob("*.h"))
 HOST = sorted((ROOT / "host").glob("*.cpp")) + sorted((ROOT / "host").glob("*.h*"))
 COMMON = sorted((ROOT / "common").glob("*"))
-TRUSTED_LINES = 5000
+TRUSTED_LINES = 5050
 # Only the simulation is built from these.
 UNTRUSTED_FORMS = {"platform_simulation", "cpu_portable", "kernel_portable", "transform_portable"}
 
@@ -39,7 +39,7 @@ FLOORS = [
     {"channel", "receipt"},
     {"claims", "prediction"},
     {"registry"},
-    {"sealing", "forest", "guarded", "replay_set"},
+    {"sealing", "forest", "guarded", "replay_set", "known_senders"},
     {"model", "platform", "platform_openenclave", "platform_simulation", "plan", "row_plan", "hpke", "signature"}
     | {"kernel", "kernel_steps", "kernel_row_steps", "kernel_avx2", "kernel_portable"},
     {"objective", "crypto", "cpu", "cpu_avx2", "cpu_portable", "key_request"},
@@ -480,7 +480,8 @@ def test_public_functions_say_what_they_raise(name: str, function: Any) -> None:
 def test_everything_public_is_listed_sorted_and_documented() -> None:
     assert cml.__all__ == sorted(cml.__all__)
     for name in cml.__all__:
-        assert inspect.getdoc(getattr(cml, name)), name
+        # A name for other types has its docstring in the source alone.
+        assert inspect.getdoc(getattr(cml, name)) or get_origin(getattr(cml, name)) is Literal, name
     exceptions = [value for value in vars(cml).values() if inspect.isclass(value) and issubclass(value, Exception)]
     assert {value.__name__ for value in exceptions} <= set(cml.__all__)
 

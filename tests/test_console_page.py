@@ -194,7 +194,7 @@ def test_nothing_on_the_wire_shows_a_row_or_a_prediction(visit: Visit, host: Hos
     secret = [row.tobytes() for row in ROWS] + [row.tobytes() for row in host.model.predict(ROWS, strict_shape=True)]
     secret += [as_text([row]).encode() for row in ROWS]
     assert [one for one in secret if one in wire] == []
-    assert len(message) == 4 + 88 + bucket_size(40 + ROWS.nbytes) + 16
+    assert len(message) == 4 + 104 + bucket_size(40 + ROWS.nbytes) + 16
     # The page shows both, byte for byte, and cuts them into the parts that they have.
     shown = visit.page.eval_on_selector_all(
         ".part.clear code, .part.sealed code", "all => all.map(one => one.textContent)"
@@ -202,7 +202,7 @@ def test_nothing_on_the_wire_shows_a_row_or_a_prediction(visit: Visit, host: Hos
     starts = [one.split(" ")[0] for one in shown]
     assert all(start in wire.hex() for start in starts)
     assert "".join(starts[:6]) == message[:92].hex()
-    assert starts[8:12] == [reply[:4].hex(), reply[4:12].hex(), reply[12:20].hex(), reply[20:52].hex()]
+    assert starts[9:13] == [reply[:4].hex(), reply[4:12].hex(), reply[12:20].hex(), reply[20:52].hex()]
 
 
 def test_simulation_and_debug_cannot_be_overlooked(visit: Visit) -> None:

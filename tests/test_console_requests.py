@@ -85,7 +85,7 @@ def test_an_enclave_written_apart_reads_the_request_and_is_understood(
     time = str((1 << 64) - 1) if wants_receipt else "0"
     sent = ask_for(node, enclave, ROWS, outputMargin=output_margin, wantsReceipt=wants_receipt, time=time)
     message = bytes.fromhex(sent["message"])
-    assert len(message) == 56 + 32 + bucket_size(40 + ROWS.nbytes) + 16
+    assert len(message) == 56 + 32 + 16 + bucket_size(40 + ROWS.nbytes) + 16
     answer = enclave.answer_request(message)
     opened = node.ask("answer", answer=answer.hex(), mrenclave=MRENCLAVE.hex())
     expected = model.predict(ROWS, None, output_margin, 0, 0)

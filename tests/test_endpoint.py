@@ -190,11 +190,11 @@ def test_messages_that_are_too_long_never_reach_the_enclave(platform: SimulatedP
     assert enclave.seen == []
     assert ConfidentialEndpoint(enclave, max_message_size=size).handle(REQUEST + request.message).startswith(OK)
     assert enclave.seen == [size - 4]
-    too_long = REQUEST + bytes(88 + MAX_REQUEST_CONTENT + 17)
+    too_long = REQUEST + bytes(104 + MAX_REQUEST_CONTENT + 17)
     assert ConfidentialEndpoint(enclave).handle(too_long) == REFUSED
     assert ConfidentialEndpoint(enclave, max_message_size=1 << 40).handle(too_long) == REFUSED
     assert ConfidentialEndpoint(enclave).handle(too_long[:-1]) == UNREADABLE
-    assert enclave.seen == [size - 4, 88 + MAX_REQUEST_CONTENT + 16]
+    assert enclave.seen == [size - 4, 104 + MAX_REQUEST_CONTENT + 16]
 
 
 class Waiting(ReferenceEnclave):

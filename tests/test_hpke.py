@@ -36,7 +36,9 @@ def private_key(text: str) -> X25519PrivateKey:
 def test_every_message_and_export_of_the_rfc(vector: dict[str, Any]) -> None:
     info = bytes.fromhex(vector["info"])
     recipient_key = private_key(vector["skRm"])
-    enc, sender = hpke._setup_sender(bytes.fromhex(vector["pkRm"]), info, private_key(vector["skEm"]))
+    encapsulation = hpke.Encapsulation.__new__(hpke.Encapsulation)
+    encapsulation._encapsulate(bytes.fromhex(vector["pkRm"]), private_key(vector["skEm"]))
+    enc, sender = encapsulation.enc, encapsulation.sender(info)
     assert enc.hex() == vector["enc"]
     recipient = hpke.setup_recipient(enc, recipient_key, info)
     assert len(vector["encryptions"]) > 200
@@ -55,7 +57,8 @@ def test_every_message_and_export_of_the_rfc(vector: dict[str, Any]) -> None:
 
 def test_another_implementation_reads_what_is_sent_here() -> None:
     key = X25519PrivateKey.generate()
-    enc, sender = hpke.setup_sender(key.public_key().public_bytes_raw(), b"info")
+    encapsulation = hpke.Encapsulation(key.public_key().public_bytes_raw())
+    enc, sender = encapsulation.enc, encapsulation.sender(b"info")
     recipient = OTHER.create_recipient_context(enc, KEMKey.from_pyca_cryptography_key(key), b"info")
     for message in (b"", b"first", bytes(100_000)):
         assert recipient.open(sender.seal(b"aad", message), b"aad") == message
@@ -74,15 +77,32 @@ def test_what_another_implementation_sends_is_read_here() -> None:
 
 def test_two_messages_to_one_key_share_nothing() -> None:
     public_key = X25519PrivateKey.generate().public_key().public_bytes_raw()
-    (enc, one), (other_enc, other) = (hpke.setup_sender(public_key, b"") for _ in range(2))
-    assert enc != other_enc
+    first, second = (hpke.Encapsulation(public_key) for _ in range(2))
+    assert first.enc != second.enc
+    one, other = first.sender(b""), second.sender(b"")
     assert one.seal(b"", b"same") != other.seal(b"", b"same")
     assert one.export(b"", 32) != other.export(b"", 32)
 
 
+def test_one_encapsulation_gives_other_keys_for_other_info_and_another_implementation_reads_them_all() -> None:
+    key = X25519PrivateKey.generate()
+    encapsulation = hpke.Encapsulation(key.public_key().public_bytes_raw())
+    sealed, exported = set(), set()
+    for number in range(5):
+        info = b"info %d" % number
+        sender = encapsulation.sender(info)
+        recipient = OTHER.create_recipient_context(encapsulation.enc, KEMKey.from_pyca_cryptography_key(key), info)
+        message = sender.seal(b"", b"same")
+        assert recipient.open(message, b"") == b"same"
+        sealed.add(message)
+        exported.add(recipient.export(b"", 32))
+    assert (len(sealed), len(exported)) == (5, 5)
+
+
 def test_a_message_opens_only_with_its_info_aad_key_and_place() -> None:
     key = X25519PrivateKey.generate()
-    enc, sender = hpke.setup_sender(key.public_key().public_bytes_raw(), b"info")
+    encapsulation = hpke.Encapsulation(key.public_key().public_bytes_raw())
+    enc, sender = encapsulation.enc, encapsulation.sender(b"info")
     first, second = sender.seal(b"aad", b"one"), sender.seal(b"aad", b"two")
     others = [
         (hpke.setup_recipient(enc, key, b"other"), b"aad", first),
@@ -114,7 +134,7 @@ LOW_ORDER = [
 @pytest.mark.parametrize("point", LOW_ORDER)
 def test_keys_of_low_order_are_refused_by_both_ends(point: str) -> None:
     with pytest.raises(ValueError, match="shared key"):
-        hpke.setup_sender(bytes.fromhex(point), b"")
+        hpke.Encapsulation(bytes.fromhex(point))
     with pytest.raises(ValueError, match="shared key"):
         hpke.setup_recipient(bytes.fromhex(point), X25519PrivateKey.generate(), b"")
 
@@ -122,6 +142,6 @@ def test_keys_of_low_order_are_refused_by_both_ends(point: str) -> None:
 @pytest.mark.parametrize("size", [0, 31, 33])
 def test_keys_of_another_size_are_refused(size: int) -> None:
     with pytest.raises(ValueError, match="32 bytes"):
-        hpke.setup_sender(bytes(size), b"")
+        hpke.Encapsulation(bytes(size))
     with pytest.raises(ValueError, match="32 bytes"):
         hpke.setup_recipient(bytes(size), X25519PrivateKey.generate(), b"")

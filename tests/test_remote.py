@@ -156,7 +156,7 @@ def test_large_calls_are_cut_into_requests_of_bounded_size(platform: SimulatedPl
     np.testing.assert_array_equal(found, MODEL.predict(rows, None, False, 0, 0))
     sent = host.sent(Operation.REQUEST)
     assert len(sent) == len(receipts) == 10
-    assert max(map(len, sent)) <= 4 + 104 + 1280  # the bucket of 40 + 1200
+    assert max(map(len, sent)) <= 4 + 120 + 1280  # the bucket of 40 + 1200
     assert [one.rows for one in receipts] == [slice(start, start + 100) for start in range(0, 1000, 100)]
     assert [one.receipt.counter for one in receipts] == list(range(1, 11))
 
@@ -1203,7 +1203,7 @@ def test_requests_of_one_size_class_look_alike(host: Host) -> None:
     for n_rows in (1, 9, 18):
         client.predict(np.zeros((n_rows, 3)))
     sizes = {(len(message), len(reply)) for message, reply in host.wire if message[2:4] == b"\2\0"}
-    assert sizes == {(4 + 104 + 256, 4 + 64 + 256)}
+    assert sizes == {(4 + 120 + 256, 4 + 64 + 256)}
 
 
 def test_no_two_messages_of_a_session_share_bytes_that_should_differ(host: Host) -> None:
@@ -1213,10 +1213,41 @@ def test_no_two_messages_of_a_session_share_bytes_that_should_differ(host: Host)
     requests = host.sent(Operation.REQUEST)
     replies = [reply for message, reply in host.wire if message[2:4] == b"\2\0"]
     for one, other in itertools.combinations(requests, 2):
-        assert one[: 4 + 56] == other[: 4 + 56]
-        assert windows_at_every_place(one[60:]).isdisjoint(windows_at_every_place(other[60:]))
+        assert one[: 4 + 88] == other[: 4 + 88]  # header and enc, as long as the attestation holds
+        assert windows_at_every_place(one[92:]).isdisjoint(windows_at_every_place(other[92:]))
     for one, other in itertools.combinations(replies, 2):
         assert windows_at_every_place(one[20:]).isdisjoint(windows_at_every_place(other[20:]))
+
+
+def test_a_new_attestation_and_a_provisioned_model_have_an_enc_of_their_own(
+    platform: SimulatedPlatform, tmp_path: Path
+) -> None:
+    host = serving(platform, MODEL, store=tmp_path)
+    client = host.client()
+    for _ in range(2):
+        client.predict(ROWS)
+        client.predict(ROWS)
+        client.attest()
+    client.predict(ROWS)
+    encs = [message[4 + 56 : 4 + 88] for message in host.sent(Operation.REQUEST)]
+    assert [one == other for one, other in itertools.pairwise(encs)] == [True, False, True, False]
+    before = len(encs)
+    for number in range(2):
+        client.provision(MODEL_FILE, model_id=f"m{number}")
+    encs = [message[4 + 56 : 4 + 88] for message in host.sent(Operation.REQUEST)]
+    assert len(set(encs[before - 1 :])) == 3
+
+
+def test_threads_never_use_a_nonce_twice(host: Host) -> None:
+    client = host.client()
+    client.predict(ROWS)
+    threads = [threading.Thread(target=client.predict, args=(ROWS,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    nonces = [message[4 + 88 : 4 + 104] for message in host.sent(Operation.REQUEST)]
+    assert len(set(nonces)) == len(nonces) == 9
 
 
 def test_an_error_never_shows_a_row(host: Host) -> None:

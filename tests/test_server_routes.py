@@ -762,7 +762,7 @@ def test_messages_have_the_limits_of_what_they_bring(ask_with: Callable[..., Ask
     ask = ask_with(limits={"body_bytes": 4096, "model_bytes": 20000})
     head = b"\1\0\2\0\1\0\1\0"
     for kind, limit in ((b"\1\0", 4096), (b"\2\0", 20000)):
-        for size, status in ((limit + 108, 200), (limit + 109, 413)):
+        for size, status in ((limit + 124, 200), (limit + 125, 413)):
             content = (head + kind).ljust(size, b"\0")
             assert ask("POST", "/confidential", content=content, headers=OCTETS).status_code == status
 

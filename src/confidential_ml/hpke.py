@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-__all__ = ["ENC_SIZE", "RecipientContext", "SenderContext", "hkdf_expand", "setup_recipient", "setup_sender"]
+__all__ = ["ENC_SIZE", "Encapsulation", "RecipientContext", "SenderContext", "hkdf_expand", "setup_recipient"]
 
 ENC_SIZE = 32
 
@@ -73,34 +73,44 @@ class RecipientContext(_Context):
         return plaintext
 
 
-def setup_sender(public_key: bytes, info: bytes) -> tuple[bytes, SenderContext]:
-    """SetupBaseS of RFC 9180.
+class Encapsulation:
+    """Encap of RFC 9180, 4.1: a secret that this side and one recipient share. Safe to use from any number of threads.
 
     Parameters
     ----------
     public_key
         The recipient's X25519 key, 32 bytes.
-    info
-        What both ends must agree on.
 
-    Returns
-    -------
-    bytes, SenderContext
-        `enc` for the recipient, and the context.
+    Attributes
+    ----------
+    enc
+        What the recipient learns the secret from, 32 bytes.
 
     Raises
     ------
     ValueError
         If the key has another size, or is of low order: everybody would know the secret (RFC 7748, 6.1).
     """
-    return _setup_sender(public_key, info, X25519PrivateKey.generate())
 
+    def __init__(self, public_key: bytes) -> None:
+        # Apart for the vectors of RFC 9180 alone, which give the ephemeral key.
+        self._encapsulate(public_key, X25519PrivateKey.generate())
 
-def _setup_sender(public_key: bytes, info: bytes, ephemeral: X25519PrivateKey) -> tuple[bytes, SenderContext]:
-    # Apart for the vectors of RFC 9180 alone: an ephemeral key that is used twice breaks the encryption.
-    enc = ephemeral.public_key().public_bytes_raw()
-    dh = ephemeral.exchange(X25519PublicKey.from_public_bytes(public_key))
-    return enc, SenderContext(_shared_secret(dh, enc, public_key), info)
+    def _encapsulate(self, public_key: bytes, ephemeral: X25519PrivateKey) -> None:
+        self.enc = ephemeral.public_key().public_bytes_raw()
+        dh = ephemeral.exchange(X25519PublicKey.from_public_bytes(public_key))
+        self._shared_secret = _shared_secret(dh, self.enc, public_key)
+
+    def sender(self, info: bytes) -> SenderContext:
+        """KeySchedule of RFC 9180, 5.1; with a new encapsulation this is SetupBaseS.
+
+        Parameters
+        ----------
+        info
+            What both ends must agree on. Two contexts of the same `info` have the same keys: their first messages
+            would be encrypted under one nonce.
+        """
+        return SenderContext(self._shared_secret, info)
 
 
 def setup_recipient(enc: bytes, private_key: X25519PrivateKey, info: bytes) -> RecipientContext:

@@ -15,6 +15,7 @@ __all__ = [
     "MAX_REQUEST_CONTENT",
     "RECEIPT_SIZE",
     "REQUEST_HEADER_SIZE",
+    "REQUEST_NONCE_SIZE",
     "REQUEST_OVERHEAD",
     "SUITE",
     "VERSION",
@@ -31,8 +32,9 @@ SUITE = 1
 MAX_NONCE_SIZE = 64
 RECEIPT_SIZE = 344
 REQUEST_HEADER_SIZE = 56
-REQUEST_OVERHEAD = REQUEST_HEADER_SIZE + 32 + 16
-"""Bytes of a request besides the padded plaintext: header, enc, tag."""
+REQUEST_NONCE_SIZE = 16
+REQUEST_OVERHEAD = REQUEST_HEADER_SIZE + 32 + REQUEST_NONCE_SIZE + 16
+"""Bytes of a request besides the padded plaintext: header, enc, nonce, tag."""
 ANSWER_PREFIX_SIZE = 48
 """Bytes of an answer's plaintext before its content."""
 ANSWER_OVERHEAD = 16 + 32 + 16

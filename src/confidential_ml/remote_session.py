@@ -7,6 +7,7 @@ threads or with an event loop, decides how messages travel, how one waits and wh
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import logging
 import secrets
@@ -46,10 +47,11 @@ from confidential_ml.errors import (
     RemoteError,
     RequestUnreadableError,
 )
+from confidential_ml.hpke import Encapsulation
 from confidential_ml.owner import checked_owner_key, owner_id, sign_model
 from confidential_ml.protocol import ANSWER_OVERHEAD, SUITE, VERSION, Kind, Operation, Result
 from confidential_ml.receipt import Receipt, verify_receipt
-from confidential_ml.request import OwnerSignature, Request, predict_request, provision_request
+from confidential_ml.request import OwnerSignature, Request, encapsulation_to, predict_request, provision_request
 from confidential_ml.rows import FloatArray, as_base_margin, as_rows
 from confidential_ml.sealed_file import SealingPolicy
 from confidential_ml.statuses import error_of
@@ -219,6 +221,11 @@ class Attested:
         """What the enclave says about itself."""
         return self.result.claims
 
+    @functools.cached_property
+    def encapsulation(self) -> Encapsulation:
+        """What the rows of all requests are encrypted with that this attestation is good for."""
+        return encapsulation_to(self.claims)
+
     def holds_at(self, moment: datetime.datetime) -> bool:
         """Whether it need not be verified again."""
         # A clock that was set back says nothing about how old this is.
@@ -251,11 +258,11 @@ class _Batch:
         n_rows, step = self.rows.shape[0], max(1, size // bytes_per_row)
         return [slice(start, min(start + step, n_rows)) for start in range(0, max(n_rows, 1), step)]
 
-    def request(self, claims: Claims, part: slice, time: int) -> Request:
+    def request(self, attested: Attested, part: slice, time: int) -> Request:
         groups = self.model.n_groups
         margins = self.base_margin
         return predict_request(
-            claims,
+            attested.claims,
             self.model.model_digest,
             self.rows[part],
             columns=self.columns,
@@ -264,6 +271,7 @@ class _Batch:
             base_margin=None if margins is None else margins[part.start * groups : part.stop * groups],
             wants_receipt=self.wants_receipt,
             time=time,
+            encapsulation=attested.encapsulation,
         )
 
 
@@ -413,7 +421,7 @@ class RemoteSession:
         """Fill in the predictions of some rows."""
         time = self._time() if batch.wants_receipt else 0
         attested, request, answer = yield from self._exchange(
-            lambda claims: batch.request(claims, part, time), Kind.PREDICT, batch.model
+            lambda attested: batch.request(attested, part, time), Kind.PREDICT, batch.model
         )
         if len(answer.content) != predictions.nbytes or bool(answer.receipt) != batch.wants_receipt:
             raise RemoteError("the enclave's answer is not of the size that was asked for; they do not match")
@@ -474,9 +482,9 @@ class RemoteSession:
             owner = OwnerSignature(owner_id(owner_key), signature)
         time = self._time()
 
-        def build(claims: Claims) -> Request:
+        def build(attested: Attested) -> Request:
             return provision_request(
-                claims,
+                attested.claims,
                 flat,
                 model_digest=digest,
                 model_id=model_id,
@@ -499,7 +507,7 @@ class RemoteSession:
     # ---- the wire ---------------------------------------------------------------------------------------------------
 
     def _exchange(
-        self, build: Callable[[Claims], Request], kind: Kind, model: ModelClaim | None, again: Again | None = None
+        self, build: Callable[[Attested], Request], kind: Kind, model: ModelClaim | None, again: Again | None = None
     ) -> Steps[tuple[Attested, Request, Answer]]:
         """Send a request, again if the enclave's key has changed meanwhile; its answer, if that is a success."""
         again = again or self._again
@@ -526,11 +534,11 @@ class RemoteSession:
         return attested, request, answer
 
     def _ask(
-        self, attested: Attested, build: Callable[[Claims], Request], model: ModelClaim | None
+        self, attested: Attested, build: Callable[[Attested], Request], model: ModelClaim | None
     ) -> Steps[tuple[Request, Answer] | None]:
         """Request, encrypted anew each time, and answer; None if the enclave could not read the request."""
         _check_is_there(model, attested)
-        request = build(attested.claims)
+        request = build(attested)
         max_reply_size = _REPLY_HEADER_SIZE + ANSWER_OVERHEAD + request.answer_size
         result, body = yield from self._call(Operation.REQUEST, request.message, max_reply_size, request.kind)
         if result is Result.UNREADABLE:

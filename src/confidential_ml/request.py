@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from confidential_ml import hpke
 from confidential_ml.arguments import checked_model_id, checked_policy, checked_version
 from confidential_ml.attestation import Claims
 from confidential_ml.errors import InvalidInputError, RemoteError
+from confidential_ml.hpke import Encapsulation
 from confidential_ml.owner import is_signed_by_owner
 from confidential_ml.protocol import (
     ANSWER_PREFIX_SIZE,
@@ -18,6 +19,7 @@ from confidential_ml.protocol import (
     MAX_PROVISION_CONTENT,
     MAX_REQUEST_CONTENT,
     RECEIPT_SIZE,
+    REQUEST_NONCE_SIZE,
     SUITE,
     VERSION,
     Kind,
@@ -25,7 +27,7 @@ from confidential_ml.protocol import (
 )
 from confidential_ml.rows import FloatArray
 
-__all__ = ["OwnerSignature", "Request", "predict_request", "provision_request"]
+__all__ = ["OwnerSignature", "Request", "encapsulation_to", "predict_request", "provision_request"]
 
 _HEADER = struct.Struct("<HHHH8s32sII")
 _PREDICT = struct.Struct("<IIIIQQQ")
@@ -75,6 +77,25 @@ class OwnerSignature:
     signature: bytes
 
 
+def encapsulation_to(claims: Claims) -> Encapsulation:
+    """What any number of requests to an enclave can be encrypted with, and be known to be of one client.
+
+    Parameters
+    ----------
+    claims
+        **Verified** claims of the enclave.
+
+    Raises
+    ------
+    RemoteError
+        If nothing can be encrypted to the enclave's key.
+    """
+    try:
+        return Encapsulation(claims.epoch_public_key)
+    except ValueError:
+        raise RemoteError("the enclave's epoch key is no X25519 key that can be encrypted to") from None
+
+
 def predict_request(
     claims: Claims,
     model_digest: str,
@@ -86,6 +107,7 @@ def predict_request(
     base_margin: FloatArray | None = None,
     wants_receipt: bool = False,
     time: int = 0,
+    encapsulation: Encapsulation | None = None,
 ) -> Request:
     """Encrypt rows to an enclave.
 
@@ -101,6 +123,8 @@ def predict_request(
         Values per row of the answer.
     time
         Milliseconds since 1970-01-01 UTC, for the receipt; 0 for none.
+    encapsulation
+        Of `encapsulation_to(claims)`; one for this request alone if not given.
 
     Raises
     ------
@@ -118,7 +142,7 @@ def predict_request(
     if base_margin is not None:
         parts.append(_little_endian(base_margin))
     content_size = n_rows * columns * _FLOAT32_SIZE + (RECEIPT_SIZE if wants_receipt else 0)
-    return _encrypted(claims, Kind.PREDICT, bytes.fromhex(model_digest), content_size, parts)
+    return _encrypted(claims, Kind.PREDICT, bytes.fromhex(model_digest), content_size, parts, encapsulation)
 
 
 def provision_request(
@@ -173,18 +197,22 @@ def _little_endian(values: FloatArray) -> memoryview:
 
 
 def _encrypted(
-    claims: Claims, kind: Kind, model_digest: bytes, content_size: int, parts: list[bytes | memoryview]
+    claims: Claims,
+    kind: Kind,
+    model_digest: bytes,
+    content_size: int,
+    parts: list[bytes | memoryview],
+    encapsulation: Encapsulation | None = None,
 ) -> Request:
     plaintext = _padded(parts, MAX_REQUEST_CONTENT if kind is Kind.PREDICT else MAX_PROVISION_CONTENT)
     answer_size = bucket_size(ANSWER_PREFIX_SIZE + content_size)
     if answer_size > MAX_ANSWER_CONTENT:
         raise InvalidInputError(f"the answer would have {answer_size} bytes, at most {MAX_ANSWER_CONTENT} come at once")
     header = _HEADER.pack(VERSION, SUITE, kind, 0, claims.key_id, model_digest, answer_size, 0)
-    try:
-        enc, context = hpke.setup_sender(claims.epoch_public_key, _LABEL + header + claims.epoch_digest)
-    except ValueError:
-        raise RemoteError("the enclave's epoch key is no X25519 key that can be encrypted to") from None
-    message = b"".join((header, enc, context.seal(header, plaintext)))
+    used = encapsulation_to(claims) if encapsulation is None else encapsulation
+    nonce = os.urandom(REQUEST_NONCE_SIZE)
+    context = used.sender(_LABEL + header + nonce + claims.epoch_digest)
+    message = b"".join((header, used.enc, nonce, context.seal(header, plaintext)))
     return Request(message, kind, answer_size, context.export(_ANSWER_LABEL, _ANSWER_SECRET_SIZE))
 
 

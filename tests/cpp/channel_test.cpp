@@ -7,11 +7,14 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "tests/cpp/protocol_client.h"
@@ -235,11 +238,28 @@ TEST_F(ChannelTest, EncOfSmallOrderIsUnreadable) {
       from_hex("edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
       from_hex("eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
   };
-  for (const Bytes& enc : small) {
-    Bytes bytes = request().bytes;
-    std::copy(enc.begin(), enc.end(), bytes.begin() + test::kEncOffset);
-    EXPECT_EQ(Status::kRequestUnreadable, open(bytes));
+  for (const bool senders_are_known : {false, true}) {
+    for (const Bytes& enc : small) {
+      Bytes bytes = request().bytes;
+      std::copy(enc.begin(), enc.end(), bytes.begin() + test::kEncOffset);
+      EXPECT_EQ(Status::kRequestUnreadable, open(bytes));
+    }
+    ASSERT_EQ(Status::kOk, open(request().bytes)) << senders_are_known;
   }
+}
+
+// What a secret of zeros, as an empty place of the known senders holds it, would open.
+TEST_F(ChannelTest, NothingIsEncryptedToAnEmptyPlace) {
+  ASSERT_EQ(Status::kOk, open(request().bytes));
+  const EpochKey epoch = key();
+  const Bytes head = header(epoch).bytes(), nonce(16, 1);
+  const Bytes info = test::join({test::text("confidential_ml request v1"), head, nonce, epoch.digest});
+  HpkeContext context;
+  ASSERT_EQ(Status::kOk, hpke_key_schedule(HpkeSharedSecret(), {info.data(), info.size()}, &context));
+  const Bytes key_bytes(context.key.bytes, context.key.bytes + 32);
+  const Bytes base_nonce(context.base_nonce.bytes, context.base_nonce.bytes + 12);
+  const Bytes sealed = test::hpke_seal_first({Bytes(32), key_bytes, base_nonce, {}}, head, Bytes(256));
+  EXPECT_EQ(Status::kRequestUnreadable, open(test::join({head, Bytes(32), nonce, sealed})));
 }
 
 TEST_F(ChannelTest, ClaimsThatDifferInOneBitGiveAnotherKey) {
@@ -267,15 +287,79 @@ TEST_F(ChannelTest, OpensARequestOnceForTheFormerEpochToo) {
   EXPECT_EQ(Status::kRequestUnreadable, open(late));
 }
 
-// Sent again under the same key and enc, with other content, by the client itself.
-TEST_F(ChannelTest, OneEncOpensOnce) {
-  const EpochKey epoch = key();
+// Sent again under the same key, enc and nonce, with other content, by the client itself.
+TEST_F(ChannelTest, OneEncAndNonceOpenOnce) {
   const SealedRequest first = request();
   const Bytes head = test::part(first.bytes, 0, test::kEncOffset);
-  const Bytes second =
-      test::join({head, first.sender.enc, test::hpke_seal_first(first.sender, head, Bytes(256, 0x78))});
+  const Bytes nonce = test::part(first.bytes, test::kRequestNonceOffset, 16);
+  const Bytes second = test::join(
+      {head, first.sender.enc, nonce, test::hpke_seal_first(first.sender, head, Bytes(256, 0x78))});
   EXPECT_EQ(Status::kOk, open(second));
   EXPECT_EQ(Status::kRequestUnreadable, open(first.bytes));
+}
+
+// ---- an enc that is used again ----
+
+class UsedAgainTest : public ChannelTest {
+ protected:
+  SealedRequest with(const Bytes& ephemeral, const Bytes& nonce) const {
+    return test::seal_request(key(), header(key()), Bytes(256, 0x77), ephemeral, nonce);
+  }
+
+  // Two ephemeral keys whose enc have the same first two bytes, which say the place.
+  static std::pair<Bytes, Bytes> of_one_place() {
+    std::map<std::pair<uint8_t, uint8_t>, Bytes> found;
+    for (;;) {
+      const Bytes ephemeral = test::random_bytes(32);
+      uint8_t enc[kX25519KeySize];
+      if (x25519_public_key(ephemeral.data(), enc) != Status::kOk) std::abort();
+      const auto [other, is_new] = found.try_emplace({enc[0], enc[1]}, ephemeral);
+      if (!is_new) return {other->second, ephemeral};
+    }
+  }
+};
+
+TEST_F(UsedAgainTest, EveryNonceOpensOnce) {
+  const Bytes ephemeral = test::random_bytes(32);
+  for (uint8_t round = 0; round < 5; ++round) {
+    const SealedRequest sent = with(ephemeral, Bytes(16, round));
+    OpenedRequest opened;
+    ASSERT_EQ(Status::kOk,
+              channel_.open({sent.bytes.data(), sent.bytes.size()}, RequestKind::kPredict, &opened));
+    const Bytes key(opened.context.key.bytes, opened.context.key.bytes + 32);
+    EXPECT_EQ(sent.sender.key, key);
+    EXPECT_EQ(Status::kRequestUnreadable, open(sent.bytes));
+  }
+}
+
+TEST_F(UsedAgainTest, WhatIsChangedStaysUnreadable) {
+  const Bytes ephemeral = test::random_bytes(32);
+  ASSERT_EQ(Status::kOk, open(with(ephemeral, Bytes(16, 0)).bytes));
+  const Bytes good = with(ephemeral, Bytes(16, 1)).bytes;
+  for (const size_t byte : {test::kEncOffset, test::kEncOffset + 31, test::kRequestNonceOffset,
+                            test::kRequestNonceOffset + 15, test::kCiphertextOffset, good.size() - 1}) {
+    EXPECT_EQ(Status::kRequestUnreadable, open(test::flipped(good, 8 * byte))) << byte;
+  }
+  EXPECT_EQ(Status::kOk, open(good));
+}
+
+TEST_F(UsedAgainTest, SendersOfOnePlaceDisplaceEachOther) {
+  const auto [one, other] = of_one_place();
+  for (uint8_t round = 0; round < 3; ++round) {
+    EXPECT_EQ(Status::kOk, open(with(one, Bytes(16, round)).bytes));
+    EXPECT_EQ(Status::kOk, open(with(other, Bytes(16, round)).bytes));
+  }
+}
+
+TEST_F(UsedAgainTest, AnEncIsOfOneEpoch) {
+  const Bytes ephemeral = test::random_bytes(32);
+  const SealedRequest of_first = with(ephemeral, Bytes(16, 1)), late = with(ephemeral, Bytes(16, 2));
+  ASSERT_EQ(Status::kOk, open(of_first.bytes));
+  ASSERT_EQ(Status::kOk, channel_.new_epoch());
+  EXPECT_EQ(Status::kOk, open(late.bytes)) << "of the former";
+  EXPECT_EQ(Status::kOk, open(with(ephemeral, Bytes(16, 2)).bytes)) << "of the present";
+  channel_.end_former_epoch();
+  EXPECT_EQ(Status::kRequestUnreadable, open(of_first.bytes));
 }
 
 TEST_F(ChannelTest, OfCopiesAtTheSameTimeExactlyOneIsOpened) {

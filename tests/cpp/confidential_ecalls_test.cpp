@@ -409,7 +409,7 @@ class Unreadable : public Asking {
       requests.push_back(test::flipped(good, 8 * byte + 7));
     }
     for (const size_t size : {size_t{0}, size_t{1}, size_t{51}, size_t{52}, size_t{56}, size_t{88},
-                              size_t{104}, good.size() - 1}) {
+                              size_t{103}, size_t{104}, size_t{120}, good.size() - 1}) {
       requests.push_back(part(good, 0, size));
     }
     requests.push_back(join({good, {0}}));
@@ -786,7 +786,8 @@ TEST_F(HostEnclaveRequests, WhatIsNoRequestIsUnreadable) {
   const SealedRequest good = sealed(test::kPredictKind, Bytes(32), test::predict_plaintext({1}, 1).bytes());
   Bytes large_answer = good.bytes;
   large_answer[51] = 0xff;
-  for (const Bytes& bytes : {Bytes(), Bytes(51), Bytes(52), part(good.bytes, 0, 104), large_answer}) {
+  for (const Bytes& bytes :
+       {Bytes(), Bytes(51), Bytes(52), part(good.bytes, 0, 104), part(good.bytes, 0, 120), large_answer}) {
     EXPECT_EQ(Status::kRequestUnreadable, thrown_by([&] { enclave_.answer_request(view(bytes)); }));
     EXPECT_EQ(Status::kRequestUnreadable, thrown_by([&] { enclave_.import_model(view(bytes)); }));
   }
@@ -833,10 +834,10 @@ TEST_F(HostEnclaveRequests, LongAnswersAreForRequestsThatCanNeedThem) {
 TEST_F(HostEnclaveRequests, RefusesWhatIsTooLargeBeforeItCopiesIt) {
   const Bytes header = part(sealed(test::kPredictKind, Bytes(32), Bytes(1)).bytes, 0, 56);
   EXPECT_EQ(Status::kRequestUnreadable, thrown_by([&] {
-              enclave_.answer_request({header.data(), 104 + (size_t{16} << 20) + 1});
+              enclave_.answer_request({header.data(), 120 + (size_t{16} << 20) + 1});
             }));
   EXPECT_EQ(Status::kRequestUnreadable, thrown_by([&] {
-              enclave_.import_model({header.data(), 104 + (size_t{144} << 20) + 1});
+              enclave_.import_model({header.data(), 120 + (size_t{144} << 20) + 1});
             }));
 }
 

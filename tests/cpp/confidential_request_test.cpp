@@ -194,7 +194,7 @@ TEST_F(PredictRequestTest, NobodyAsksForMoreThanARequestOfThatLengthCanNeed) {
   const auto status = [&](uint32_t answer_size, uint64_t plaintext_size, uint16_t kind = test::kPredictKind,
                           const Bytes& digest = kDigest) {
     const Bytes header = test::request_header(key(), kind, digest, answer_size).bytes();
-    return check_request(channel_, registry_, {header.data(), header.size()}, 104 + plaintext_size);
+    return check_request(channel_, registry_, {header.data(), header.size()}, 120 + plaintext_size);
   };
   constexpr uint32_t kSmall = 64u << 10;
   const auto size_of = [](uint64_t content) { return static_cast<uint32_t>(test::smallest_bucket(content)); };
@@ -215,14 +215,14 @@ TEST_F(PredictRequestTest, NobodyAsksForMoreThanARequestOfThatLengthCanNeed) {
 }
 
 TEST_F(PredictRequestTest, AHeaderThatCannotBeOpenedIsToldWithoutTheRest) {
-  const auto status = [&](const test::RequestHeader& header, uint64_t size = 360) {
+  const auto status = [&](const test::RequestHeader& header, uint64_t size = 376) {
     const Bytes bytes = header.bytes();
     return check_request(channel_, registry_, {bytes.data(), bytes.size()}, size);
   };
   const test::RequestHeader good = test::request_header(key(), test::kPredictKind, kDigest, 256);
   EXPECT_EQ(Status::kOk, status(good));
   for (const uint64_t size :
-       {uint64_t{0}, uint64_t{103}, uint64_t{361}, uint64_t{104} + (18u << 20), UINT64_MAX})
+       {uint64_t{0}, uint64_t{119}, uint64_t{377}, uint64_t{120} + (18u << 20), UINT64_MAX})
     EXPECT_EQ(Status::kRequestUnreadable, status(good, size)) << size;
   test::RequestHeader other = good;
   other.key_id[7] ^= 1;

@@ -301,12 +301,17 @@ Bytes padded(Bytes content) {
 }
 
 SealedRequest seal_request(const EpochKey& epoch, const RequestHeader& header, const Bytes& plaintext) {
+  return seal_request(epoch, header, plaintext, random_bytes(32), random_bytes(16));
+}
+
+SealedRequest seal_request(const EpochKey& epoch, const RequestHeader& header, const Bytes& plaintext,
+                           const Bytes& ephemeral, const Bytes& nonce) {
   const Bytes header_bytes = header.bytes();
-  const Bytes info = join({text("confidential_ml request v1"), header_bytes, epoch.digest});
+  const Bytes info = join({text("confidential_ml request v1"), header_bytes, nonce, epoch.digest});
   SealedRequest request;
-  request.sender = hpke_setup_sender(epoch.public_key, info, random_bytes(32));
-  request.bytes =
-      join({header_bytes, request.sender.enc, hpke_seal_first(request.sender, header_bytes, plaintext)});
+  request.sender = hpke_setup_sender(epoch.public_key, info, ephemeral);
+  request.bytes = join(
+      {header_bytes, request.sender.enc, nonce, hpke_seal_first(request.sender, header_bytes, plaintext)});
   return request;
 }
 

@@ -15,7 +15,8 @@ namespace confidential_ml::test {
 
 inline constexpr uint16_t kPredictKind = 1, kProvisionKind = 2;
 inline constexpr uint32_t kWantMargin = 1, kWantReceipt = 2;  // flags of a prediction
-inline constexpr size_t kEncOffset = 56, kCiphertextOffset = 88, kRequestTagSize = 16, kReceiptBytes = 344;
+inline constexpr size_t kEncOffset = 56, kRequestNonceOffset = 88, kCiphertextOffset = 104,
+                        kRequestTagSize = 16, kReceiptBytes = 344;
 inline constexpr size_t kLeastAnswer = 256, kLeastAnswerWithReceipt = 416;  // buckets
 
 // ---- HPKE (RFC 9180), sender's side of the base mode, suite 1 of the protocol ----
@@ -99,6 +100,9 @@ struct SealedRequest {
   HpkeSender sender;  // the answer is opened with it
 };
 SealedRequest seal_request(const EpochKey& epoch, const RequestHeader& header, const Bytes& plaintext);
+// With an ephemeral key and a nonce of one's choice: an enc may be used again, both together may not.
+SealedRequest seal_request(const EpochKey& epoch, const RequestHeader& header, const Bytes& plaintext,
+                           const Bytes& ephemeral, const Bytes& nonce);
 
 // ---- answers ----
 

@@ -8,6 +8,7 @@ import { InputError, RemoteError } from "./refusal.js";
 const LABEL = ascii("confidential_ml request v1");
 const ANSWER_LABEL = ascii("confidential_ml answer v1");
 const ANSWER_SECRET_SIZE = 32;
+const NONCE_SIZE = 16;
 const FLOAT32_SIZE = 4;
 const OUTPUT_MARGIN = 1;
 const WANTS_RECEIPT = 2;
@@ -63,13 +64,14 @@ async function encrypted(claims, modelDigest, plaintext, contentSize, answerSize
     littleEndian(answerSize, 4),
     littleEndian(0, 4),
   );
+  const nonce = crypto.getRandomValues(new Uint8Array(NONCE_SIZE));
   let sender;
   try {
-    sender = await setupSender(claims.epochPublicKey, concat(LABEL, header, claims.epochDigest));
+    sender = await setupSender(claims.epochPublicKey, concat(LABEL, header, nonce, claims.epochDigest));
   } catch {
     throw new RemoteError("the enclave's epoch key is no X25519 key that can be encrypted to");
   }
-  const message = concat(header, sender.enc, await sender.context.seal(header, plaintext));
+  const message = concat(header, sender.enc, nonce, await sender.context.seal(header, plaintext));
   const answerSecret = await sender.context.export(ANSWER_LABEL, ANSWER_SECRET_SIZE);
   return { message, plaintext, contentSize, answerSize, answerSecret };
 }

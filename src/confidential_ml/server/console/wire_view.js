@@ -39,7 +39,8 @@ function requestParts(message, model) {
     clear("model digest", 32, model.modelId),
     clear("answer size", 8, "a bucket size"),
     clear("enc", 32, "ephemeral X25519 key, of this request alone"),
-    sealed("ciphertext", message.length - 4 - 88 - 16, "rows, options, zeros up to a bucket size"),
+    clear("nonce", 16, "random"),
+    sealed("ciphertext", message.length - 4 - 104 - 16, "rows, options, zeros up to a bucket size"),
     sealed("tag", 16, "AES-256-GCM"),
   ];
 }
