@@ -7,6 +7,7 @@ Needs `wrk` (Debian's package) and the extra `server`. The routes take turns, an
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import statistics
@@ -30,7 +31,7 @@ from benchmarks.serving_process import ServingProcess, serving
 from confidential_ml import simulated_platform
 from confidential_ml.attestation import AttestationPolicy, Claims
 from confidential_ml.protocol import Operation
-from confidential_ml.request import predict_request
+from confidential_ml.request import encapsulation_to, predict_request
 
 CONNECTIONS = 16
 ROWS = (1, 100)
@@ -118,7 +119,12 @@ def _confidential_bodies(claims: Claims, digest: str, rows: Any, columns: int) -
 
     def make(seconds: float) -> list[bytes]:
         count = int(REQUESTS_PER_SECOND[len(rows)] * seconds)
-        return [prefix + predict_request(claims, digest, rows, columns=columns).message for _ in range(count)]
+        # Of as many clients as there are connections: each keeps its encapsulation while its attestation holds.
+        clients = itertools.cycle([encapsulation_to(claims) for _ in range(CONNECTIONS)])
+        return [
+            prefix + predict_request(claims, digest, rows, columns=columns, encapsulation=next(clients)).message
+            for _ in range(count)
+        ]
 
     return make
 

@@ -24,7 +24,7 @@ from confidential_ml.answer import open_answer
 from confidential_ml.attestation import ANY, AttestationPolicy, attest
 from confidential_ml.attestation.collateral import checked_collateral
 from confidential_ml.attestation.verify import _checked_pck
-from confidential_ml.request import Request, predict_request
+from confidential_ml.request import Request, encapsulation_to, predict_request
 
 ROWS = (1, 1000)
 SAMPLE_SECONDS = 0.05
@@ -62,12 +62,15 @@ def measure_requests(model: TrainedModel, rounds: int, enclave: cml.Enclave, dir
         remote = cml.RemoteModel(endpoint.handle, policy, root=platform.root)
         claims = remote.attestation.claims
         columns = claims.models[-1].n_values
+        encapsulation = encapsulation_to(claims)  # as a client keeps it while its attestation holds
         for count in ROWS:
             rows = model.rows(count)
             if not (remote.predict(rows).tobytes() == local.predict(rows, n_threads=1).tobytes()):
                 raise RuntimeError(f"model {model.name}: the remote predictions have other bits")
 
-            build = partial(predict_request, claims, info.model_digest, rows, columns=columns)
+            build = partial(
+                predict_request, claims, info.model_digest, rows, columns=columns, encapsulation=encapsulation
+            )
 
             def ask(build: Callable[[], Request] = build) -> tuple[Request, bytes]:
                 request = build()

@@ -29,9 +29,8 @@ class _Context:
     """What sender and recipient share; nonces count up from 0 (RFC 9180, 5.2)."""
 
     def __init__(self, shared_secret: bytes, info: bytes) -> None:
-        psk_id_hash = _labeled_extract(_HPKE_SUITE, b"", b"psk_id_hash", b"")
         info_hash = _labeled_extract(_HPKE_SUITE, b"", b"info_hash", info)
-        schedule = _BASE_MODE + psk_id_hash + info_hash
+        schedule = _BASE_MODE + _PSK_ID_HASH + info_hash
         secret = _labeled_extract(_HPKE_SUITE, shared_secret, b"secret", b"")
         self._aead = AESGCM(_labeled_expand(_HPKE_SUITE, secret, b"key", schedule, _KEY_SIZE))
         self._base_nonce = _labeled_expand(_HPKE_SUITE, secret, b"base_nonce", schedule, _NONCE_SIZE)
@@ -133,6 +132,9 @@ def _shared_secret(dh: bytes, enc: bytes, public_key: bytes) -> bytes:
 
 def _labeled_extract(suite: bytes, salt: bytes, label: bytes, ikm: bytes) -> bytes:
     return hmac.digest(salt, b"HPKE-v1" + suite + label + ikm, "sha256")
+
+
+_PSK_ID_HASH = _labeled_extract(_HPKE_SUITE, b"", b"psk_id_hash", b"")  # of no psk
 
 
 def _labeled_expand(suite: bytes, prk: bytes, label: bytes, info: bytes, size: int) -> bytes:
