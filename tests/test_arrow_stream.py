@@ -156,6 +156,19 @@ def test_broken_streams(served: Served) -> None:
         assert refusal(ask(served, body)) == (400, "body_malformed")
 
 
+def test_streams_that_are_cut_between_batches(served: Served) -> None:
+    """Also where the last bytes of a batch look like the mark of the end."""
+    numbers = columns_of(*[pa.array([-1, 0], pa.int32())] * 4)
+    whole = stream(numbers, numbers)
+    mark = b"\xff\xff\xff\xff\0\0\0\0"
+    assert whole.endswith(mark + mark)
+    assert ask(served, whole).status_code == 200
+    assert ask(served, stream(numbers, use_legacy_format=True)).status_code == 200
+    for cut in (whole[:-8], whole[: -8 - (len(whole) - len(stream(numbers)))]):
+        assert pa.ipc.open_stream(cut).read_all().num_rows in (2, 4)
+        assert refusal(ask(served, cut)) == (400, "body_malformed")
+
+
 def test_more_rows_than_bytes_are_refused() -> None:
     """Else memory beyond the body would be read as rows."""
     rows = rows_of(3, 5)
