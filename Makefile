@@ -9,6 +9,7 @@
 #   make check   the checks on the code alone (format, lint, types, layers)
 #   make bench   measure, beside XGBoost and the fast libraries that run its models; writes docs/benchmarks.md;
 #                BENCH="--quick" tries it out, BENCH="--help" lists the options
+#   make bench-compilers  the engine built by clang beside the one built by gcc
 #   make tsan-test    the C++ tests under ThreadSanitizer
 #   make load    requests per second of the server's routes beside an empty one
 #   make soak    many clients for SOAK_SECONDS while models are swapped every second
@@ -49,7 +50,7 @@ without = $(patsubst %,--ignore=tests/test_%.py,$(1))
 sources := pyproject.toml CMakeLists.txt $(shell find cmake common edl enclave host simulation scripts src -type f \
              -not -name '*.pyc')
 
-.PHONY: demo serve client train-model load soak test check cpp-test sanitized-test tsan-test python-test bench fuzz exhaustive clean packages test-packages
+.PHONY: demo serve client train-model load soak test check cpp-test sanitized-test tsan-test python-test bench bench-compilers fuzz exhaustive clean packages test-packages
 
 demo: packages $(VENV)/.installed
 	@$(VENV)/bin/python examples/demo.py --other-image $(VENV)/test_images/rebuilt.signed
@@ -119,6 +120,9 @@ endif
 
 bench: test-packages
 	@scripts/bench.sh $(BENCH_VENV) $(lastword $(PYTHONS)) $(PLATFORM) $(BENCH)
+
+bench-compilers: test-packages $(VENV)/.installed
+	@scripts/bench_compilers.sh $(VENV)
 
 load: test-packages $(VENV)/.installed
 	@$(VENV)/bin/python -m benchmarks.load 9 3 build/load.json
