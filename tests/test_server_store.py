@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import confidential_ml as cml
 pytest.importorskip("starlette")
 
 import httpx
-from server_process import JSON, server_process, settings_for
+from server_process import JSON, ServerProcess, server_process, settings_for
 
 from confidential_ml.server.store import ModelStore, StoredModel, StoreRefusalError
 
@@ -237,10 +238,51 @@ def test_another_directory_under_its_path_is_not_the_store(tmp_path: Path) -> No
     store.close()
 
 
+class Uploads:
+    """Two clients that upload until the server is gone; what it acknowledged, by id and version."""
+
+    def __init__(self) -> None:
+        self.acknowledged: dict[tuple[str, int], str] = {}
+
+    def until_killed(self, server: ServerProcess, *, after: int, then: float) -> None:
+        """Kill the server `then` seconds after another `after` uploads are acknowledged."""
+        # Counted, not timed: a fast disk would fill the store's 256 places before a clock says stop.
+        enough = len(self.acknowledged) + after
+        reached = threading.Event()
+
+        def upload(model_id: str) -> None:
+            with server.client() as client:
+                while self._is_acknowledged(client, model_id):
+                    if len(self.acknowledged) >= enough:
+                        reached.set()
+
+        threads = [threading.Thread(target=upload, args=(name,)) for name in ("one", "two")]
+        for thread in threads:
+            thread.start()
+        assert reached.wait(60), "the server takes no uploads"
+        time.sleep(then)
+        server.kill()
+        for thread in threads:
+            thread.join(20)
+            assert not thread.is_alive()
+
+    def _is_acknowledged(self, client: httpx.Client, model_id: str) -> bool:
+        try:
+            answer = client.post(
+                "/model/upload", params={"model_id": model_id}, content=MODEL.read_bytes(), headers=JSON
+            )
+        except httpx.TransportError:
+            return False
+        assert answer.status_code == 201
+        entry = answer.json()
+        self.acknowledged[entry["model_id"], entry["version"]] = entry["model_digest"]
+        return True
+
+
 def test_every_acknowledged_upload_survives_kill_9(tmp_path: Path) -> None:
     """Uploads from two clients, the server killed in the middle at ever other moments, started again, and so on."""
-    data = MODEL.read_bytes()
-    acknowledged: dict[tuple[str, int], str] = {}
+    uploads = Uploads()
+    acknowledged = uploads.acknowledged
     settings = settings_for(tmp_path / "store")
 
     for round_number in range(4):
@@ -250,28 +292,7 @@ def test_every_acknowledged_upload_survives_kill_9(tmp_path: Path) -> None:
             # Uploads that were under way when it was killed may be there as well.
             assert set(acknowledged) <= set(there)
             assert all(there[key]["model_digest"] == digest for key, digest in acknowledged.items())
-
-            def upload(model_id: str) -> None:
-                with server.client() as client:
-                    while True:
-                        try:
-                            answer = client.post(
-                                "/model/upload", params={"model_id": model_id}, content=data, headers=JSON
-                            )
-                        except httpx.TransportError:
-                            return
-                        assert answer.status_code == 201
-                        entry = answer.json()
-                        acknowledged[entry["model_id"], entry["version"]] = entry["model_digest"]
-
-            threads = [threading.Thread(target=upload, args=(name,)) for name in ("one", "two")]
-            for thread in threads:
-                thread.start()
-            threads[0].join(0.15 + 0.083 * round_number)
-            server.kill()
-            for thread in threads:
-                thread.join(20)
-    assert len(acknowledged) > 8
+            uploads.until_killed(server, after=10 + 7 * round_number, then=0.0023 * round_number)
     with server_process(settings) as server, server.client() as client:
         there = {(one["model_id"], one["version"]): one for one in client.get("/models").json()["models"]}
         assert set(acknowledged) <= set(there)
