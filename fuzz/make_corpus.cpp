@@ -55,7 +55,7 @@ void add_predict(uint8_t output_margin, uint8_t has_base_margin, uint8_t row_cou
   input->append(pattern, sizeof pattern);
 }
 
-void add_load_patched(std::vector<uint16_t> offsets, int8_t size_change, Input* input) {
+void add_load_patched(const std::vector<uint16_t>& offsets, int8_t size_change, Input* input) {
   fuzz::LoadPatchedStep load{};
   load.fix = fuzz::kFixDigest;
   load.patch_count = static_cast<uint8_t>(offsets.size());

@@ -3,11 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstring>
 #include <string>
 #include <vector>
 
 #include "enclave/forest.h"
+#include "enclave/masks.h"
 #include "tests/cpp/engine_models.h"
 #include "tests/cpp/plain_forest.h"
 
@@ -30,7 +30,7 @@ size_t differences(const Floats& expected, const Floats& actual) {
   size_t count = expected.size() == actual.size() ? 0 : 1;
   for (size_t i = 0; i < expected.size() && i < actual.size(); ++i) {
     if (std::isnan(expected[i]) && std::isnan(actual[i])) continue;
-    count += std::memcmp(&expected[i], &actual[i], sizeof(float)) != 0;
+    count += bits_of(expected[i]) != bits_of(actual[i]);
   }
   return count;
 }

@@ -10,14 +10,17 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
-#include <cstring>
 #include <thread>
 #include <vector>
 
 #include "enclave/float_math.h"
+#include "enclave/masks.h"
 #include "enclave/transform.h"
 
 namespace {
+
+using confidential_ml::bits_of;
+using confidential_ml::float_of;
 
 struct Function {
   const char* name;
@@ -42,19 +45,13 @@ struct Counts {
   std::uint32_t first_different = 0;  // an argument, if there is one
 };
 
-float float_of(std::uint32_t bits) {
-  float x;
-  std::memcpy(&x, &bits, sizeof x);
-  return x;
-}
-
 Counts compare(const Function& function, std::uint64_t begin, std::uint64_t end) {
   Counts counts;
   for (std::uint64_t argument = begin; argument < end; ++argument) {
     const auto bits = static_cast<std::uint32_t>(argument);
     const float ours = function.ours(float_of(bits));
     const float reference = function.reference(float_of(bits));
-    if (std::memcmp(&ours, &reference, sizeof ours) == 0) continue;
+    if (bits_of(ours) == bits_of(reference)) continue;
     if (ours != ours && reference != reference) {
       ++counts.different_nans;
     } else if (counts.different++ == 0) {

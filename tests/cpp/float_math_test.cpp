@@ -9,7 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
-#include <cstring>
+#include <cstdlib>
 #include <ostream>
 #include <string>
 
@@ -17,7 +17,12 @@
 #include <gnu/libc-version.h>
 #endif
 
+#include "enclave/masks.h"
+
 namespace {
+
+using confidential_ml::bits_of;
+using confidential_ml::float_of;
 
 struct Function {
   const char* name;
@@ -216,18 +221,8 @@ const KnownAnswers kKnownAnswers[] = {
 };
 // clang-format on
 
-float float_of(std::uint32_t bits) {
-  float x;
-  std::memcpy(&x, &bits, sizeof x);
-  return x;
-}
-
 // The bits of a result, every NaN as one: which NaN an operation gives is not part of the promise.
-std::uint32_t result_bits(float x) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  return x != x ? 0x7fc00000 : bits;
-}
+std::uint32_t result_bits(float x) { return x != x ? 0x7fc00000 : bits_of(x); }
 
 std::string hex(std::uint32_t bits) {
   char text[48];
@@ -250,10 +245,11 @@ std::string why_not_comparable(const Function& function) {
 #ifndef __GLIBC__
   return std::string("the C library is not glibc: ") + function.name + " checked by recorded answers only";
 #else
-  int major = 0, minor = 0;
   const std::string version = gnu_get_libc_version();
-  if (std::sscanf(version.c_str(), "%d.%d", &major, &minor) != 2 || major != 2 || minor < 28 ||
-      minor > function.newest_glibc) {
+  char* rest;
+  const long major = std::strtol(version.c_str(), &rest, 10);
+  const long minor = *rest == '.' ? std::strtol(rest + 1, nullptr, 10) : 0;
+  if (major != 2 || minor < 28 || minor > function.newest_glibc) {
     return "glibc " + version + " has another " + function.name +
            "f than 2.36: checked by recorded answers only";
   }
@@ -323,9 +319,7 @@ TEST_P(FloatMathTest, EqualsLibmAroundBoundaries) {
 
 TEST_P(FloatMathTest, KeepsNanPayloadAndMakesItQuiet) {
   for (const std::uint32_t nan : {0x7fc00000u, 0xffc00000u, 0x7f800001u, 0xff812345u, 0x7fffffffu}) {
-    std::uint32_t bits;
-    const float y = GetParam().ours(float_of(nan));
-    std::memcpy(&bits, &y, sizeof bits);
+    const std::uint32_t bits = bits_of(GetParam().ours(float_of(nan)));
     EXPECT_EQ(hex(bits), hex(nan | 0x00400000u));
   }
 }

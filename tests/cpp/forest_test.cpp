@@ -6,11 +6,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <string>
 #include <vector>
 
+#include "enclave/masks.h"
 #include "tests/cpp/flat_model_builder.h"
 #include "tests/cpp/status_printer.h"
 
@@ -117,7 +117,7 @@ void expect_same(const Floats& expected, const Floats& actual, const std::string
   ASSERT_EQ(expected.size(), actual.size()) << where;
   for (size_t i = 0; i < expected.size(); ++i) {
     if (std::isnan(expected[i]) && std::isnan(actual[i])) continue;
-    ASSERT_EQ(0, std::memcmp(&expected[i], &actual[i], sizeof(float)))
+    ASSERT_EQ(bits_of(expected[i]), bits_of(actual[i]))
         << where << ", margin " << i << ": " << expected[i] << " and " << actual[i];
   }
 }

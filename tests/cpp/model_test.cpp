@@ -12,6 +12,7 @@
 #include <string>
 
 #include "common/limits.h"
+#include "enclave/masks.h"
 #include "tests/cpp/flat_model_builder.h"
 #include "tests/cpp/status_printer.h"
 
@@ -124,7 +125,7 @@ void expect_same_tree(const Model& model, uint32_t index, const BuiltTree& tree,
   ASSERT_EQ(built.is_leaf, node.is_leaf());
   if (built.is_leaf) {
     if (model.leaf_size == 1) {
-      EXPECT_EQ(0, std::memcmp(&built.value, &node.value, sizeof(float)));
+      EXPECT_EQ(bits_of(built.value), bits_of(node.value));
       return;
     }
     ASSERT_LE(size_t{node.leaf_vector} + model.leaf_size, model.leaf_values.size());
@@ -140,7 +141,7 @@ void expect_same_tree(const Model& model, uint32_t index, const BuiltTree& tree,
     const uint32_t* words = model.category_words.data() + set.first_word;
     EXPECT_EQ(built.categories, std::vector<uint32_t>(words, words + set.word_count));
   } else {
-    EXPECT_EQ(0, std::memcmp(&built.value, &node.value, sizeof(float)));
+    EXPECT_EQ(bits_of(built.value), bits_of(node.value));
   }
   expect_same_tree(model, node.left, tree, built.left);
   expect_same_tree(model, node.left + 1, tree, built.right);

@@ -240,8 +240,8 @@ EpochKey epoch_key(const uint8_t epoch_part[144]) {
 // ---- requests ----
 
 Bytes RequestHeader::bytes() const {
-  const Bytes header = join({integer(version), integer(suite), integer(kind), integer(zero), key_id,
-                             model_digest, integer(answer_size), integer(zero_too)});
+  Bytes header = join({integer(version), integer(suite), integer(kind), integer(zero), key_id, model_digest,
+                       integer(answer_size), integer(zero_too)});
   require(header.size() == kEncOffset, "a header of 56 bytes");
   return header;
 }
