@@ -20,6 +20,7 @@ inline Bytes equal_bytes(Bytes a, Bytes b) { return _mm256_cmpeq_epi8(a, b); }
 inline Bytes blend(Bytes mask, Bytes if_set, Bytes if_clear) {
   return _mm256_blendv_epi8(if_clear, if_set, mask);
 }
+inline Bytes add(Bytes a, Bytes b) { return _mm256_add_epi8(a, b); }
 inline Bytes subtract(Bytes a, Bytes b) { return _mm256_sub_epi8(a, b); }
 
 // table[at - 16 chunk] where at is in [16 chunk, 16 chunk + 16), else 0.
@@ -30,6 +31,7 @@ inline Bytes look_up(const uint8_t* table, Bytes position) {
   const __m128i entries = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
   return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(entries), position);
 }
+inline Bytes look_up_low(const uint8_t* table, Bytes at) { return look_up(table, at); }
 
 inline void add_floats(float* sums, Bytes bits) {
   _mm256_store_ps(sums, _mm256_load_ps(sums) + _mm256_castsi256_ps(bits));
@@ -154,7 +156,6 @@ inline Bytes load_halves(const uint8_t* low, const uint8_t* high) {
   return _mm256_inserti128_si256(_mm256_castsi128_si256(load_half(low)), load_half(high), 1);
 }
 inline Bytes repeat_half(const uint8_t* source) { return _mm256_broadcastsi128_si256(load_half(source)); }
-inline Bytes add(Bytes a, Bytes b) { return _mm256_add_epi8(a, b); }
 inline Bytes shuffle(Bytes bytes, Bytes control) { return _mm256_shuffle_epi8(bytes, control); }
 
 inline Bytes lane_numbers() {

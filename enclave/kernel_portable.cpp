@@ -37,6 +37,7 @@ inline Bytes equal_bytes(Bytes a, Bytes b) {
   return by_halves(a, b, [](Half x, Half y) -> Half { return x == y; });
 }
 inline Bytes blend(Bytes mask, Bytes if_set, Bytes if_clear) { return (mask & if_set) | (~mask & if_clear); }
+inline Bytes add(Bytes a, Bytes b) { return Bytes(Unsigned(a) + Unsigned(b)); }
 inline Bytes subtract(Bytes a, Bytes b) { return Bytes(Unsigned(a) - Unsigned(b)); }
 
 inline Bytes position_in_chunk(Bytes at, uint32_t chunk) { return at ^ broadcast(16 * chunk); }
@@ -47,6 +48,7 @@ inline Bytes look_up(const uint8_t* table, Bytes position) {
   for (uint32_t i = 0; i < 16; ++i) found |= equal_bytes(position, broadcast(i)) & broadcast(table[i]);
   return found;
 }
+inline Bytes look_up_low(const uint8_t* table, Bytes at) { return look_up(table, at & broadcast(15)); }
 
 inline void add_planes(const Bytes* planes, float* sums) {
   for (size_t i = 0; i < kLanes; ++i) {
@@ -87,7 +89,6 @@ inline Bytes load_halves(const uint8_t* low, const uint8_t* high) {
   return bytes;
 }
 inline Bytes repeat_half(const uint8_t* source) { return load_halves(source, source); }
-inline Bytes add(Bytes a, Bytes b) { return Bytes(Unsigned(a) + Unsigned(b)); }
 inline Bytes shuffle(Bytes bytes, Bytes control) {
   Bytes found;
   for (size_t i = 0; i < kLanes; ++i) {

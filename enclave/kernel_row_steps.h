@@ -144,8 +144,8 @@ Bytes complete_exits(uint32_t depth, const uint8_t* left, uint8_t* results) {
   for (uint32_t level = depth - 1; level-- > 0;) {
     const Bytes right_exits = broadcast(1u << (depth - 1 - level));
     for (size_t node = 0; node < size_t{1} << level; ++node, left += kLanes) {
-      const Bytes if_left = load(results + 2 * node * kLanes) | right_exits;
-      const Bytes if_right = load(results + (2 * node + 1) * kLanes);
+      const Bytes if_right = load(results + 2 * node * kLanes);
+      const Bytes if_left = load(results + (2 * node + 1) * kLanes) | right_exits;
       store(results + node * kLanes, blend(load(left), if_left, if_right));
     }
   }

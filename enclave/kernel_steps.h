@@ -1,7 +1,8 @@
 // The algorithm of kernel.h for batches, included by the file that defines the vectors:
 //
-//   Bytes, load, store, broadcast, greater, equal_bytes, blend, subtract, &, |, ^
+//   Bytes, load, store, broadcast, greater, equal_bytes, blend, add, subtract, &, |, ^
 //   position_in_chunk, look_up    selection from 16 bytes
+//   look_up_low                   the same by the low four bits of what is below 128
 //   add_planes                    four byte planes, as 32 floats, onto sums
 //   rank                          rows to column
 //   lane_of                       where a row stands in a vector
@@ -117,39 +118,95 @@ void encode_splits(const Plan& plan, const CategoryFeature& feature, const float
 
 // ---- from columns to the exit of a part ----
 
-CML_INLINE Bytes goes_left(const uint32_t* node_columns, const int8_t* limits, size_t node,
-                           const uint8_t* columns) {
-  return greater(broadcast(static_cast<uint8_t>(limits[node])), load(columns + node_columns[node]));
-}
+// Vectors that go through a complete part together: fetching a node takes as long as using it for one. More
+// than two would need more registers than there are.
+constexpr size_t kPair = 2;
 
-// A complete part: its nodes by levels, the children of node n at 2n + 1 and 2n + 2. left[k] says which rows
-// go left at level k, at whatever node of the level they are: it is chosen by the levels above.
+template <size_t kVectors>
+struct Abreast {
+  Bytes of[kVectors];
+};
+
+// A complete part: its nodes by levels, the right and the left child of node n at 2n + 1 and 2n + 2. So a
+// node's place in its level is the number whose bits, the root's first, are 1 for each step to the left.
+template <size_t kVectors>
 struct Nodes {
   const uint32_t* node_columns;
   const int8_t* limits;
-  const uint8_t* columns;
+  const uint8_t* columns[kVectors];
 };
 
-template <size_t kNode, int kBelow>
-CML_INLINE Bytes level_left(const Nodes& nodes, const Bytes* left) {
-  if constexpr (kBelow == 0) {
-    return goes_left(nodes.node_columns, nodes.limits, kNode, nodes.columns);
+// Of each row, which way it went at the levels so far, as masks and as the place that it has come to.
+template <int kDepth, size_t kVectors>
+struct Way {
+  Abreast<kVectors> left[kDepth];
+  Abreast<kVectors> place;
+};
+
+template <size_t kVectors>
+CML_INLINE Abreast<kVectors> blend(const Abreast<kVectors>& mask, const Abreast<kVectors>& if_set,
+                                   const Abreast<kVectors>& if_clear) {
+  Abreast<kVectors> chosen;
+  for (size_t v = 0; v < kVectors; ++v) chosen.of[v] = blend(mask.of[v], if_set.of[v], if_clear.of[v]);
+  return chosen;
+}
+
+// The column of the node that each row has come to, chosen from those of all nodes of the level. kChosen
+// levels have been decided on: what differs in their bits alone has become one. The root's is first, so that
+// the rest need not wait for the level above.
+template <int kLevel, int kChosen = kLevel, size_t kPlace = 0, int kDepth, size_t kVectors>
+CML_INLINE Abreast<kVectors> column_at(const Nodes<kVectors>& nodes, const Way<kDepth, kVectors>& way) {
+  if constexpr (kChosen == 0) {
+    const uint32_t column = nodes.node_columns[(size_t{1} << kLevel) - 1 + kPlace];
+    Abreast<kVectors> bytes;
+    for (size_t v = 0; v < kVectors; ++v) bytes.of[v] = load(nodes.columns[v] + column);
+    return bytes;
   } else {
-    const Bytes if_left = level_left<2 * kNode + 1, kBelow - 1>(nodes, left + 1);
-    const Bytes if_right = level_left<2 * kNode + 2, kBelow - 1>(nodes, left + 1);
-    return blend(*left, if_left, if_right);
+    constexpr size_t kLeft = kPlace + (size_t{1} << (kLevel - kChosen));
+    const Abreast<kVectors> if_left = column_at<kLevel, kChosen - 1, kLeft>(nodes, way);
+    const Abreast<kVectors> if_right = column_at<kLevel, kChosen - 1, kPlace>(nodes, way);
+    return blend(way.left[kChosen - 1], if_left, if_right);
   }
 }
 
-// The exit's bits, the root's first: 1 for left.
-template <int kDepth, int... kLevel>
-CML_INLINE Bytes complete_exit(const Nodes& nodes, std::integer_sequence<int, kLevel...>) {
-  Bytes left[kDepth];
-  Bytes exit = broadcast(0);
-  ((left[kLevel] = level_left<0, kLevel>(nodes, left),
-    exit = exit | (left[kLevel] & broadcast(1u << (kDepth - 1 - kLevel)))),
-   ...);
-  return exit;
+constexpr int chunk_bits(int place_bits) { return place_bits <= 4 ? 0 : place_bits - 4; }
+
+// Of a table the byte with the number of each row's place, of whose bits the first kChunkBits say the chunk
+// of 16: they begin kStride bytes apart.
+template <int kChunkBits, size_t kStride, int kDepth, size_t kVectors>
+CML_INLINE Abreast<kVectors> entry_at(const uint8_t* chunks, const Way<kDepth, kVectors>& way) {
+  if constexpr (kChunkBits == 0) {
+    Abreast<kVectors> entry;
+    for (size_t v = 0; v < kVectors; ++v) entry.of[v] = look_up_low(chunks, way.place.of[v]);
+    return entry;
+  } else {
+    const Abreast<kVectors> if_right = entry_at<kChunkBits - 1, 2 * kStride>(chunks, way);
+    const Abreast<kVectors> if_left = entry_at<kChunkBits - 1, 2 * kStride>(chunks + kStride, way);
+    return blend(way.left[kChunkBits - 1], if_left, if_right);
+  }
+}
+
+// One comparison a level, of what has been chosen for each row.
+template <int kLevel, int kDepth, size_t kVectors>
+CML_INLINE void go_down(const Nodes<kVectors>& nodes, Way<kDepth, kVectors>* way) {
+  const auto* limits = reinterpret_cast<const uint8_t*>(nodes.limits + (size_t{1} << kLevel) - 1);
+  const Abreast<kVectors> limit = entry_at<chunk_bits(kLevel), 16>(limits, *way);
+  const Abreast<kVectors> column = column_at<kLevel>(nodes, *way);
+  for (size_t v = 0; v < kVectors; ++v) {
+    Bytes *left = &way->left[kLevel].of[v], *place = &way->place.of[v];
+    *left = greater(limit.of[v], column.of[v]);
+    *place = subtract(add(*place, *place), *left);  // minus a mask is plus one
+  }
+}
+
+// To the exits, which are the places below the last level.
+template <int kDepth, size_t kVectors, int... kLevel>
+CML_INLINE Way<kDepth, kVectors> way_down(const Nodes<kVectors>& nodes,
+                                          std::integer_sequence<int, kLevel...>) {
+  Way<kDepth, kVectors> way;
+  for (size_t v = 0; v < kVectors; ++v) way.place.of[v] = broadcast(0);
+  (go_down<kLevel>(nodes, &way), ...);
+  return way;
 }
 
 // Of all exits of a part, then of its nodes; none if every part is complete.
@@ -247,16 +304,36 @@ CML_INLINE void add_leaves(const Run& run, const PlannedTree& tree, const Part& 
   }
 }
 
-template <int kDepth>
-void add_complete(const Run& run, const PlannedTree& tree, const Part& part) {
-  constexpr uint32_t kChunks = kDepth <= 4 ? 1 : 1u << (kDepth - 4);
-  const Plan& plan = run.plan;
-  for (size_t v = 0; v < run.vector_count; ++v) {
-    const Nodes nodes{plan.node_columns.data() + part.first_node, plan.node_limits.data() + part.first_node,
-                      run.columns_of(v)};
-    const Bytes exit = complete_exit<kDepth>(nodes, std::make_integer_sequence<int, kDepth>{});
-    add_leaves(run, tree, part, kChunks, v, exit);
+template <int kDepth, size_t kVectors>
+CML_INLINE void add_complete_leaves(const Run& run, const PlannedTree& tree, const Part& part,
+                                    size_t first_vector, Way<kDepth, kVectors> way) {
+  constexpr int kChunkBits = chunk_bits(kDepth);
+  // look_up_low() takes no more than seven bits.
+  if (kDepth > 7) {
+    for (size_t v = 0; v < kVectors; ++v) way.place.of[v] = way.place.of[v] & broadcast(15);
   }
+  const uint8_t* table = run.plan.leaves.data() + part.first_leaf;
+  for (uint32_t g = 0; g < run.plan.leaf_size; ++g, table += kChunkBytes << kChunkBits) {
+    Abreast<kVectors> planes[4];
+    for (size_t p = 0; p < 4; ++p) planes[p] = entry_at<kChunkBits, kChunkBytes>(table + 16 * p, way);
+    for (size_t v = 0; v < kVectors; ++v) {
+      const Bytes of_vector[4] = {planes[0].of[v], planes[1].of[v], planes[2].of[v], planes[3].of[v]};
+      add_planes(of_vector, run.sums_of(first_vector + v, tree.group + g));
+    }
+  }
+}
+
+// Not inlined: clang finds fewer registers for all depths in one function.
+template <int kDepth>
+[[gnu::noinline]] void add_complete(const Run& run, const PlannedTree& tree, const Part& part) {
+  const Plan& plan = run.plan;
+  for_vectors<kPair>(0, run.vector_count, [&](size_t first, auto count) {
+    Nodes<count> nodes{
+        plan.node_columns.data() + part.first_node, plan.node_limits.data() + part.first_node, {}};
+    for (size_t v = 0; v < count; ++v) nodes.columns[v] = run.columns_of(first + v);
+    add_complete_leaves(run, tree, part, first,
+                        way_down<kDepth>(nodes, std::make_integer_sequence<int, kDepth>{}));
+  });
 }
 
 void add_general(const Run& run, const PlannedTree& tree, const Part& part) {

@@ -41,6 +41,7 @@ class Planner {
     choose_shapes();
     for (size_t t = 0; t < model_.trees.size(); ++t) make_tree(t);
     plan_.leaves.resize(plan_.leaves.size() + kTableSlack);
+    plan_.node_limits.resize(plan_.node_limits.size() + kLimitSlack);
   }
 
  private:
@@ -228,7 +229,7 @@ class Planner {
     if (leaf_bytes + nodes * (sizeof(uint32_t) + sizeof(int8_t)) > kMaxPlanSize) throw PlanLimitExceeded();
     plan_.leaves.reserve(leaf_bytes);
     plan_.node_columns.reserve(nodes);
-    plan_.node_limits.reserve(nodes);
+    plan_.node_limits.reserve(nodes + kLimitSlack);
     plan_.trees.reserve(model_.trees.size());
   }
 
@@ -292,13 +293,10 @@ class Planner {
     for (size_t i = 0; i < part.node_count; ++i) {
       const Node& node = nodes_[place[i]];
       add_node(node.is_leaf() ? nullptr : &node);
-      place[2 * i + 1] = node.is_leaf() ? place[i] : left_of(place[i]);
-      place[2 * i + 2] = node.is_leaf() ? place[i] : left_of(place[i]) + 1;
+      place[2 * i + 1] = node.is_leaf() ? place[i] : left_of(place[i]) + 1;
+      place[2 * i + 2] = node.is_leaf() ? place[i] : left_of(place[i]);
     }
-    // From left to right; the exit has a 1 for left, so the leftmost is the highest.
-    for (uint32_t i = 0; i <= part.node_count; ++i) {
-      set_leaf(part, part.node_count - i, nodes_[place[part.node_count + i]]);
-    }
+    for (uint32_t i = 0; i <= part.node_count; ++i) set_leaf(part, i, nodes_[place[part.node_count + i]]);
     plan_.parts.push_back(part);
   }
 

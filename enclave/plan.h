@@ -32,6 +32,7 @@ inline constexpr uint32_t kCompleteDepth = 8;  // deepest complete part
 inline constexpr size_t kChunkBytes = 16 * 4;  // of a leaf table
 // A table may be read as if its chunks were 1, 2, 4, 8 or 16.
 inline constexpr size_t kTableSlack = 8 * kChunkBytes;
+inline constexpr size_t kLimitSlack = 16;  // 16 limits are read at a time
 inline constexpr uint32_t kNoColumn = UINT32_MAX;
 
 // Columns and slots are named by their byte offset.

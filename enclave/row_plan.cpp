@@ -93,7 +93,7 @@ class RowPlanner {
     if (place.index == kNoNode) return kNoNode;
     const Part& part = plan_.parts[place.part];
     if (part.depth != 0) {
-      const uint32_t child = 2 * place.index + (left ? 1 : 2);
+      const uint32_t child = 2 * place.index + (left ? 2 : 1);
       return child < part.node_count ? child : kNoNode;
     }
     const GeneralNode& node = plan_.general_nodes[part.first_general + place.index];

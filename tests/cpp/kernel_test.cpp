@@ -1,11 +1,10 @@
 // Each step of the kernel on its own, against the obvious way to compute it. Includes the kernel whose steps
 // it tests: they have no header.
-#include KERNEL_SOURCE
+#include KERNEL_SOURCE  // NOLINT(bugprone-suspicious-include)
 
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <random>
 #include <vector>
@@ -129,12 +128,15 @@ TEST(Category, WhatIsNoneHasNoBit) {
 TEST(NodeMask, IsSetWhereTheColumnIsBelowTheLimit) {
   std::mt19937 random(1);
   for (int round = 0; round < 50; ++round) {
-    const Lanes column = random_lanes(&random);
+    const Lanes columns[2] = {random_lanes(&random), random_lanes(&random)};
     const auto limit = static_cast<int8_t>(random());
+    const std::vector<int8_t> limits(1 + kLimitSlack, limit);
     const uint32_t node_column = 0;
-    const Lanes mask = lanes_of(goes_left(&node_column, &limit, 0, column.bytes));
-    for (size_t i = 0; i < kLanes; ++i) {
-      EXPECT_EQ(static_cast<int8_t>(column.bytes[i]) < limit ? 0xff : 0, mask.bytes[i]);
+    const Nodes<2> nodes{&node_column, limits.data(), {columns[0].bytes, columns[1].bytes}};
+    const auto way = way_down<1>(nodes, std::make_integer_sequence<int, 1>{});
+    for (size_t i = 0; i < 2 * kLanes; ++i) {
+      const bool below = static_cast<int8_t>(columns[i / kLanes].bytes[i % kLanes]) < limit;
+      EXPECT_EQ(below ? 0xff : 0, lanes_of(way.left[0].of[i / kLanes]).bytes[i % kLanes]);
     }
   }
 }
@@ -182,46 +184,73 @@ uint32_t walked_exit(uint32_t depth, const std::vector<bool>& node_goes_left) {
   for (uint32_t level = 0; level < depth; ++level) {
     const bool left = node_goes_left[node];
     exit = 2 * exit + (left ? 1 : 0);
-    node = 2 * node + (left ? 1 : 2);
+    node = 2 * node + (left ? 2 : 1);
   }
   return exit;
 }
 
-// Four planes of a part: complete_exit() for 32 rows, complete_exits() for 32 parts.
-template <int kDepth>
-void expect_exits(std::mt19937* random) {
-  constexpr size_t kNodes = (1u << kDepth) - 1;
-  std::vector<Lanes> columns(kNodes), levels(kNodes), results(size_t{1} << kDepth);
-  std::vector<uint32_t> node_columns(kNodes);
-  const std::vector<int8_t> limits(kNodes, 0);  // so that a negative byte goes left
-  for (size_t n = 0; n < kNodes; ++n) {
-    columns[n] = random_lanes(random);
-    node_columns[n] = static_cast<uint32_t>(n * kLanes);
-  }
-  const Nodes nodes{node_columns.data(), limits.data(), columns[0].bytes};
-  const Lanes of_rows = lanes_of(complete_exit<kDepth>(nodes, std::make_integer_sequence<int, kDepth>{}));
-  size_t next = 0;
-  for (uint32_t level = kDepth; level-- > 0;) {
-    for (size_t n = (size_t{1} << level) - 1; n < (size_t{2} << level) - 1; ++n, ++next) {
-      for (size_t i = 0; i < kLanes; ++i) levels[next].bytes[i] = columns[n].bytes[i] >= 0x80 ? 0xff : 0;
+// A part of which every node has a column and a limit of its own, for the rows of kVectors vectors.
+template <int kDepth, size_t kVectors>
+struct RandomPart {
+  static constexpr size_t kNodes = (1u << kDepth) - 1;
+  std::vector<Lanes> columns[kVectors];
+  std::vector<uint32_t> node_columns = std::vector<uint32_t>(kNodes);
+  std::vector<int8_t> limits = std::vector<int8_t>(kNodes + kLimitSlack);
+
+  explicit RandomPart(std::mt19937* random) {
+    for (size_t n = 0; n < kNodes; ++n) {
+      node_columns[n] = static_cast<uint32_t>((kNodes - 1 - n) * kLanes);
+      limits[n] = static_cast<int8_t>((*random)() % 100 - 50);
+    }
+    for (std::vector<Lanes>& of_vector : columns) {
+      for (size_t n = 0; n < kNodes; ++n) of_vector.push_back(random_lanes(random));
     }
   }
-  const Lanes of_parts = lanes_of(complete_exits(kDepth, levels[0].bytes, results[0].bytes));
-  for (size_t i = 0; i < kLanes; ++i) {
-    std::vector<bool> left(kNodes);
-    for (size_t n = 0; n < kNodes; ++n) left[n] = columns[n].bytes[i] >= 0x80;
-    EXPECT_EQ(walked_exit(kDepth, left), of_rows.bytes[i]) << "depth " << kDepth;
-    EXPECT_EQ(walked_exit(kDepth, left), of_parts.bytes[i]) << "depth " << kDepth;
+
+  Nodes<kVectors> nodes() const {
+    Nodes<kVectors> nodes{node_columns.data(), limits.data(), {}};
+    for (size_t v = 0; v < kVectors; ++v) nodes.columns[v] = columns[v][0].bytes;
+    return nodes;
+  }
+
+  bool goes_left(size_t vector, size_t lane, size_t node) const {
+    return static_cast<int8_t>(columns[vector][node_columns[node] / kLanes].bytes[lane]) < limits[node];
+  }
+};
+
+// way_down() for 64 rows and for 32; complete_exits() for 32 parts, of which one row stands for each.
+template <int kDepth, size_t kVectors>
+void expect_exits(std::mt19937* random) {
+  const RandomPart<kDepth, kVectors> part(random);
+  constexpr size_t kNodes = part.kNodes;
+  const auto way = way_down<kDepth>(part.nodes(), std::make_integer_sequence<int, kDepth>{});
+  std::vector<Lanes> levels(kNodes), results(size_t{1} << kDepth);
+  for (size_t v = 0; v < kVectors; ++v) {
+    size_t next = 0;
+    for (uint32_t level = kDepth; level-- > 0;) {
+      for (size_t n = (size_t{1} << level) - 1; n < (size_t{2} << level) - 1; ++n, ++next) {
+        for (size_t i = 0; i < kLanes; ++i) levels[next].bytes[i] = part.goes_left(v, i, n) ? 0xff : 0;
+      }
+    }
+    const Lanes of_rows = lanes_of(way.place.of[v]);
+    const Lanes of_parts = lanes_of(complete_exits(kDepth, levels[0].bytes, results[0].bytes));
+    for (size_t i = 0; i < kLanes; ++i) {
+      std::vector<bool> left(kNodes);
+      for (size_t n = 0; n < kNodes; ++n) left[n] = part.goes_left(v, i, n);
+      EXPECT_EQ(walked_exit(kDepth, left), of_rows.bytes[i]) << "depth " << kDepth << ", vector " << v;
+      EXPECT_EQ(walked_exit(kDepth, left), of_parts.bytes[i]) << "depth " << kDepth << ", vector " << v;
+    }
   }
 }
 
 TEST(Exit, IsTheOneAWalkEndsIn) {
   std::mt19937 random(3);
   for (int round = 0; round < 10; ++round) {
-    expect_exits<1>(&random);
-    expect_exits<2>(&random);
-    expect_exits<5>(&random);
-    expect_exits<8>(&random);
+    expect_exits<1, 2>(&random);
+    expect_exits<2, 1>(&random);
+    expect_exits<5, 2>(&random);
+    expect_exits<6, 1>(&random);
+    expect_exits<8, 2>(&random);
   }
 }
 
@@ -236,6 +265,32 @@ std::vector<uint8_t> leaf_table(const std::vector<float>& leaves, uint32_t chunk
     }
   }
   return table;
+}
+
+// The exit's byte of a table, of one chunk and of as many as there can be.
+template <int kDepth>
+void expect_entries(std::mt19937* random) {
+  const RandomPart<kDepth, 2> part(random);
+  auto way = way_down<kDepth>(part.nodes(), std::make_integer_sequence<int, kDepth>{});
+  const Abreast<2> exits = way.place;
+  for (Bytes& place : way.place.of) place = place & broadcast(15);
+  std::vector<uint8_t> table(std::max(16, 1 << kDepth));
+  for (uint8_t& entry : table) entry = static_cast<uint8_t>((*random)());
+  const Abreast<2> entries = entry_at<chunk_bits(kDepth), 16>(table.data(), way);
+  for (size_t i = 0; i < 2 * kLanes; ++i) {
+    const size_t exit = lanes_of(exits.of[i / kLanes]).bytes[i % kLanes];
+    EXPECT_EQ(table[exit], lanes_of(entries.of[i / kLanes]).bytes[i % kLanes]) << "depth " << kDepth;
+  }
+}
+
+TEST(Leaf, OfACompletePartIsThatOfItsExit) {
+  std::mt19937 random(6);
+  for (int round = 0; round < 10; ++round) {
+    expect_entries<3>(&random);
+    expect_entries<4>(&random);
+    expect_entries<5>(&random);
+    expect_entries<8>(&random);
+  }
 }
 
 TEST(Leaf, IsTheEntryOfTheExit) {
@@ -277,7 +332,7 @@ TEST(Accumulation, AddsTheFourPlanesAsFloatsInTheOrderOfRows) {
   Bytes loaded[4];
   for (size_t p = 0; p < 4; ++p) loaded[p] = load(planes[p].bytes);
   add_planes(loaded, sums);
-  EXPECT_EQ(0, std::memcmp(expected, sums, sizeof sums));
+  for (size_t i = 0; i < kLanes; ++i) EXPECT_EQ(bits_of(expected[i]), bits_of(sums[i]));
 }
 
 }  // namespace
