@@ -35,13 +35,9 @@ struct HpkeContext {
 [[nodiscard]] Status hpke_decap(const HpkeKeyPair& pair, const uint8_t enc[kX25519KeySize],
                                 HpkeSharedSecret* shared_secret, bool* valid);
 
-// KeySchedule of the base mode (RFC 9180, 5.1), where psk and psk_id are empty.
+// KeySchedule of the base mode (RFC 9180, 5.1), where psk and psk_id are empty. After Decap: SetupBaseR.
 [[nodiscard]] Status hpke_key_schedule(const HpkeSharedSecret& shared_secret, ByteView info,
                                        HpkeContext* context);
-
-// SetupBaseR (RFC 9180, 5.1.1): one after the other.
-[[nodiscard]] Status hpke_setup_receiver(const HpkeKeyPair& pair, const uint8_t enc[kX25519KeySize],
-                                         ByteView info, HpkeContext* context, bool* valid);
 
 // Opens the first message of a context (sequence number 0). `ciphertext` ends in the tag; `plaintext` has
 // ciphertext.size - kGcmTagSize bytes. kOk with *authentic = false when the tag does not fit; `plaintext` is

@@ -5,7 +5,6 @@
 namespace confidential_ml {
 
 bool KnownSenders::find(const uint8_t enc[kX25519KeySize], HpkeSharedSecret* shared_secret) const {
-  if (places_.empty()) return false;
   const Place& place = places_[place_of(enc)];
   if (!place.is_taken || std::memcmp(place.enc, enc, sizeof place.enc) != 0) return false;
   std::memcpy(shared_secret->bytes, place.shared_secret, sizeof place.shared_secret);
@@ -13,7 +12,6 @@ bool KnownSenders::find(const uint8_t enc[kX25519KeySize], HpkeSharedSecret* sha
 }
 
 void KnownSenders::remember(const uint8_t enc[kX25519KeySize], const HpkeSharedSecret& shared_secret) {
-  if (places_.empty()) places_.resize(kPlaces);
   Place& place = places_[place_of(enc)];
   place.is_taken = true;
   std::memcpy(place.enc, enc, sizeof place.enc);

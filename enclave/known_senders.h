@@ -14,10 +14,13 @@ namespace confidential_ml {
 // an X25519 operation and nothing else. Addresses depend on what was on the wire, which is no secret.
 class KnownSenders {
  public:
+  // May throw std::bad_alloc. All places at once, so that a request that was opened cannot fail for want of
+  // one.
+  KnownSenders() : places_(kPlaces) {}
+
   // False if the sender is not known (any more).
   [[nodiscard]] bool find(const uint8_t enc[kX25519KeySize], HpkeSharedSecret* shared_secret) const;
 
-  // May throw std::bad_alloc, and then has not changed.
   void remember(const uint8_t enc[kX25519KeySize], const HpkeSharedSecret& shared_secret);
 
  private:
@@ -33,7 +36,7 @@ class KnownSenders {
     return (enc[0] | static_cast<size_t>(enc[1]) << 8) % kPlaces;
   }
 
-  SecretVector<Place> places_;  // empty until the first is remembered
+  SecretVector<Place> places_;
 };
 
 }  // namespace confidential_ml

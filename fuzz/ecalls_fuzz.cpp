@@ -314,6 +314,7 @@ class Session {
   static Description description_of(uint64_t handle);
 
   Reader input_;
+  Bytes ephemeral_;            // of the last request's enc
   std::vector<Bytes> sealed_;  // what the enclave itself has sealed: nothing else may ever open
   std::vector<uint64_t> handles_;
 };
@@ -578,7 +579,9 @@ void Session::send(const SealedRequestStep& step, const Bytes& plaintext) {
   const test::EpochKey epoch = epochs().key(step.epoch);
   const test::RequestHeader header = header_of(step, epoch);
   const bool provision = step.kind % 2 == 0;
-  test::SealedRequest request = test::seal_request(epoch, header, plaintext);
+  if ((step.fix & kFixSender) == 0 || ephemeral_.empty()) ephemeral_ = test::random_bytes(32);
+  test::SealedRequest request =
+      test::seal_request(epoch, header, plaintext, ephemeral_, test::random_bytes(16));
   const size_t offset = step.patch.offset % request.bytes.size();
   uint8_t& byte = request.bytes[step.patch.from_end != 0 ? request.bytes.size() - 1 - offset : offset];
   byte = static_cast<uint8_t>(byte ^ step.patch.xor_with);

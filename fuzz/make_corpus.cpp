@@ -114,6 +114,12 @@ Input requests(const Bytes& flat) {
     step.header_xor = 1;
     add_request(1, fuzz::kFixFields, plaintext, &input, step);
   }
+  step = {};
+  for (int i = 0; i < 3; ++i) add_request(1, fuzz::kFixFields | fuzz::kFixSender, plaintext, &input, step);
+  for (const uint16_t offset : {uint16_t{60}, uint16_t{87}, uint16_t{95}, uint16_t{120}}) {
+    step.patch = {offset, 0, 1};
+    add_request(1, fuzz::kFixFields | fuzz::kFixSender, plaintext, &input, step);
+  }
   const uint8_t codes[] = {fuzz::kNewEpoch, fuzz::kNewEpoch, fuzz::kEndFormerEpoch};
   for (const uint8_t code : codes) {
     input.append(&code, 1);
@@ -121,6 +127,7 @@ Input requests(const Bytes& flat) {
       step = {};
       step.epoch = epoch;
       add_request(1, fuzz::kFixFields, plaintext, &input, step);
+      add_request(1, fuzz::kFixFields | fuzz::kFixSender, plaintext, &input, step);
     }
   }
   input.add(fuzz::kRawRequest, fuzz::RawRequestStep{1, fuzz::kFixHeader | fuzz::kFixPadding, 0, 0, 100});

@@ -27,6 +27,8 @@ enum Code : uint8_t {
 inline constexpr uint8_t kFixMagic = 1, kFixSize = 2, kFixDigest = 4;
 // Of requests: the header, or padding to a bucket; the plaintext's own fields; the flat model; the signature.
 inline constexpr uint8_t kFixHeader = 1, kFixPadding = 2, kFixFields = 4, kFixFlat = 8, kFixOwner = 16;
+// And the enc: that of the last request, which the enclave knows if it is of the same epoch.
+inline constexpr uint8_t kFixSender = 32;
 
 // Seals the bytes that follow; what is accepted is loaded as well.
 struct SealStep {

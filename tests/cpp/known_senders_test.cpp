@@ -63,7 +63,37 @@ TEST(KnownSenders, TheLastOfAPlaceStays) {
   EXPECT_EQ(20, found(senders, enc_of(5, 1, 2)));
   remember(&senders, enc_of(5, 1, 2), 30);
   EXPECT_EQ(30, found(senders, enc_of(5, 1, 2)));
-  EXPECT_EQ(-1, found(senders, enc_of(5, 5, 2))) << "1,024 places: bits of the second byte are left over";
+}
+
+// The last byte tells the two encs of a place apart.
+TEST(KnownSenders, HaveAPlaceForEachOf1024) {
+  KnownSenders senders;
+  const auto enc_at = [](int place, uint8_t last) {
+    return enc_of(static_cast<uint8_t>(place), static_cast<uint8_t>(place >> 8), last);
+  };
+  for (int place = 0; place < 1024; ++place) {
+    remember(&senders, enc_at(place, 0), static_cast<uint8_t>(place % 251));
+  }
+  for (int place = 0; place < 1024; ++place) EXPECT_EQ(place % 251, found(senders, enc_at(place, 0)));
+  for (int place = 0; place < 1024; ++place) {
+    remember(&senders, enc_at(place + 1024 * (1 + place % 63), 1), 252);
+    EXPECT_EQ(-1, found(senders, enc_at(place, 0))) << "no more than 1,024";
+    if (place < 1023) {
+      EXPECT_EQ((place + 1) % 251, found(senders, enc_at(place + 1, 0)));
+    }
+  }
+}
+
+TEST(KnownSenders, AreFoundByEveryBit) {
+  KnownSenders senders;
+  const Enc enc = enc_of(0x5a, 0xa5, 0x3c);
+  remember(&senders, enc, 1);
+  for (size_t bit = 0; bit < 8 * enc.size(); ++bit) {
+    Enc other = enc;
+    other[bit / 8] = static_cast<uint8_t>(other[bit / 8] ^ 1u << bit % 8);
+    EXPECT_EQ(-1, found(senders, other)) << bit;
+  }
+  EXPECT_EQ(1, found(senders, enc));
 }
 
 }  // namespace

@@ -8,8 +8,11 @@
 #include <cstdlib>
 #include <new>
 
+#include "enclave/channel.h"
+#include "enclave/known_senders.h"
 #include "enclave/model.h"
 #include "tests/cpp/flat_model_builder.h"
+#include "tests/cpp/test_identity.h"
 
 namespace {
 
@@ -19,9 +22,11 @@ constexpr size_t kPrefix = alignof(std::max_align_t);
 thread_local bool watching = false;
 thread_local size_t blocks_freed = 0;
 thread_local size_t blocks_freed_unwiped = 0;
+thread_local size_t largest_freed = 0;
 
 void look_at(const unsigned char* block, size_t size) {
   ++blocks_freed;
+  largest_freed = std::max(largest_freed, size);
   if (std::any_of(block, block + size, [](unsigned char byte) { return byte != 0; })) ++blocks_freed_unwiped;
 }
 
@@ -56,7 +61,7 @@ namespace {
 class Watch {
  public:
   Watch() {
-    blocks_freed = blocks_freed_unwiped = 0;
+    blocks_freed = blocks_freed_unwiped = largest_freed = 0;
     watching = true;
   }
   ~Watch() { watching = false; }
@@ -107,6 +112,34 @@ TEST(SecretVector, IsWipedPastItsSizeUpToItsCapacity) {
   });
   EXPECT_EQ(1u, blocks_freed);
   EXPECT_EQ(0u, blocks_freed_unwiped);
+}
+
+TEST(KnownSenders, AreWipedWhenTheyGo) {
+  watched([] {
+    KnownSenders senders;
+    HpkeSharedSecret shared_secret;
+    std::memset(shared_secret.bytes, 0xaa, sizeof shared_secret.bytes);
+    for (uint8_t first = 0; first < 100; ++first) {
+      const uint8_t enc[kX25519KeySize] = {first, 1};
+      senders.remember(enc, shared_secret);
+    }
+  });
+  EXPECT_EQ(1u, blocks_freed);
+  EXPECT_EQ(0u, blocks_freed_unwiped);
+}
+
+// Nothing keeps an epoch that is over, with its key and the secrets it knows.
+TEST(Channel, FreesAnEpochThatHasEnded) {
+  constexpr size_t kSecretsOfSenders = 1024 * 32;
+  test::become(test::default_identity());
+  Channel channel;
+  ASSERT_EQ(Status::kOk, channel.start());
+  ASSERT_EQ(Status::kOk, channel.new_epoch());
+  watched([&] { channel.end_former_epoch(); });
+  EXPECT_GT(largest_freed, kSecretsOfSenders);
+  ASSERT_EQ(Status::kOk, channel.new_epoch());
+  watched([&] { ASSERT_EQ(Status::kOk, channel.new_epoch()); });
+  EXPECT_GT(largest_freed, kSecretsOfSenders);
 }
 
 TEST(SecretBytes, AreWipedWhenTheyGoOutOfScope) {
