@@ -95,7 +95,9 @@ def test_an_enclave_written_apart_reads_the_request_and_is_understood(
 def test_a_request_is_for_one_enclave_and_encrypted_anew_each_time(node: Node, platform: SimulatedPlatform) -> None:
     enclave, other = (ReferenceEnclave(platform, ReferenceModel()) for _ in range(2))
     first, second = (bytes.fromhex(ask_for(node, enclave, ROWS)["message"]) for _ in range(2))
-    assert first[56:] != second[56:]
+    assert first[56:88] != second[56:88]  # enc
+    assert first[88:104] != second[88:104]  # nonce
+    assert first[104:] != second[104:]
     with pytest.raises(RequestUnreadableError):
         other.answer_request(first)
     enclave.answer_request(first)

@@ -36,8 +36,7 @@ def private_key(text: str) -> X25519PrivateKey:
 def test_every_message_and_export_of_the_rfc(vector: dict[str, Any]) -> None:
     info = bytes.fromhex(vector["info"])
     recipient_key = private_key(vector["skRm"])
-    encapsulation = hpke.Encapsulation.__new__(hpke.Encapsulation)
-    encapsulation._encapsulate(bytes.fromhex(vector["pkRm"]), private_key(vector["skEm"]))
+    encapsulation = hpke.Encapsulation(bytes.fromhex(vector["pkRm"]), ephemeral=private_key(vector["skEm"]))
     enc, sender = encapsulation.enc, encapsulation.sender(info)
     assert enc.hex() == vector["enc"]
     recipient = hpke.setup_recipient(enc, recipient_key, info)

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import itertools
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -1217,6 +1218,43 @@ def test_no_two_messages_of_a_session_share_bytes_that_should_differ(host: Host)
         assert windows_at_every_place(one[92:]).isdisjoint(windows_at_every_place(other[92:]))
     for one, other in itertools.combinations(replies, 2):
         assert windows_at_every_place(one[20:]).isdisjoint(windows_at_every_place(other[20:]))
+
+
+def test_requests_of_an_unlinkable_client_have_an_enc_each(host: Host) -> None:
+    client = host.client(unlinkable=True, request_size=ROWS.nbytes // 2)
+    client.predict(ROWS)
+    client.predict(ROWS)
+    encs = [message[4 + 56 : 4 + 88] for message in host.sent(Operation.REQUEST)]
+    assert len(set(encs)) == len(encs) > 2  # several for one call
+    assert client.attestation_count == 1
+    with pytest.raises(cml.InvalidInputError, match="unlinkable"):
+        host.client(unlinkable=1)
+
+
+def test_a_nonce_is_new_though_random_numbers_repeat(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left where a copy of a machine goes on from one snapshot twice: its clock."""
+    client = host.client()
+    client.attest()
+    asked: list[int] = []
+
+    def repeated(size: int) -> bytes:
+        asked.append(size)
+        return bytes(size)
+
+    monkeypatch.setattr(os, "urandom", repeated)
+    for _ in range(50):
+        client.predict(ROWS)
+    requests = host.sent(Operation.REQUEST)
+    assert len({message[4 + 56 : 4 + 104] for message in requests}) == 50 == len(requests)
+    assert asked.count(32) >= 50  # and without the clock it would be these
+
+
+def test_a_nonce_is_new_though_the_clock_stands_still(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = host.client()
+    monkeypatch.setattr("confidential_ml.request.time_ns", lambda: 0)
+    for _ in range(50):
+        client.predict(ROWS)
+    assert len({message[4 + 88 : 4 + 104] for message in host.sent(Operation.REQUEST)}) == 50
 
 
 def test_a_new_attestation_and_a_provisioned_model_have_an_enc_of_their_own(

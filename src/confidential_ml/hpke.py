@@ -79,6 +79,8 @@ class Encapsulation:
     ----------
     public_key
         The recipient's X25519 key, 32 bytes.
+    ephemeral
+        For the vectors of RFC 9180, which give it; otherwise a new key, used for this encapsulation alone.
 
     Attributes
     ----------
@@ -91,11 +93,8 @@ class Encapsulation:
         If the key has another size, or is of low order: everybody would know the secret (RFC 7748, 6.1).
     """
 
-    def __init__(self, public_key: bytes) -> None:
-        # Apart for the vectors of RFC 9180 alone, which give the ephemeral key.
-        self._encapsulate(public_key, X25519PrivateKey.generate())
-
-    def _encapsulate(self, public_key: bytes, ephemeral: X25519PrivateKey) -> None:
+    def __init__(self, public_key: bytes, *, ephemeral: X25519PrivateKey | None = None) -> None:
+        ephemeral = X25519PrivateKey.generate() if ephemeral is None else ephemeral
         self.enc = ephemeral.public_key().public_bytes_raw()
         dh = ephemeral.exchange(X25519PublicKey.from_public_bytes(public_key))
         self._shared_secret = _shared_secret(dh, self.enc, public_key)

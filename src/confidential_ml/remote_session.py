@@ -223,7 +223,7 @@ class Attested:
 
     @functools.cached_property
     def encapsulation(self) -> Encapsulation:
-        """What the rows of all requests are encrypted with that this attestation is good for."""
+        """What linkable requests share that this attestation is good for."""
         return encapsulation_to(self.claims)
 
     def holds_at(self, moment: datetime.datetime) -> bool:
@@ -246,6 +246,7 @@ class _Batch:
     output_margin: bool
     round_range: tuple[int, int]
     wants_receipt: bool
+    unlinkable: bool
 
     @property
     def columns(self) -> int:
@@ -271,7 +272,7 @@ class _Batch:
             base_margin=None if margins is None else margins[part.start * groups : part.stop * groups],
             wants_receipt=self.wants_receipt,
             time=time,
-            encapsulation=attested.encapsulation,
+            encapsulation=None if self.unlinkable else attested.encapsulation,
         )
 
 
@@ -280,7 +281,7 @@ class RemoteSession:
 
     Parameters
     ----------
-    policy, root, collateral, model_digest, request_size, clock
+    policy, root, collateral, model_digest, request_size, unlinkable, clock
         As for :class:`confidential_ml.RemoteModel`.
     again
         How attempts that fail are made again; by default never.
@@ -299,6 +300,7 @@ class RemoteSession:
         collateral: Collateral | None,
         model_digest: str | None,
         request_size: int,
+        unlinkable: bool,
         clock: Callable[[], datetime.datetime] | None,
         again: Again = once,
     ) -> None:
@@ -310,11 +312,14 @@ class RemoteSession:
             raise InvalidInputError(f"collateral must be a Collateral, not {type(collateral).__name__}")
         if type(request_size) is not int or request_size < 1:
             raise InvalidInputError("request_size must be a whole number of bytes, at least 1")
+        if type(unlinkable) is not bool:
+            raise InvalidInputError(f"unlinkable must be True or False, not a {type(unlinkable).__name__}")
         self._policy = policy
         self._root = root
         self._collateral = collateral
         self._model_digest = None if model_digest is None else checked_digest(model_digest, "model_digest")
         self._request_size = request_size
+        self._unlinkable = unlinkable
         self._clock = clock
         self._again = again
         self.attested: Attested | None = None
@@ -408,6 +413,7 @@ class RemoteSession:
             output_margin=output_margin,
             round_range=round_range,
             wants_receipt=wants_receipt,
+            unlinkable=self._unlinkable,
         )
         predictions = np.empty((rows.shape[0], batch.columns), dtype=np.float32)
         receipts = []

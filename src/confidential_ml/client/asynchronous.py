@@ -47,6 +47,7 @@ class AsyncConfidentialClient:
         deadline: float = 120.0,
         retries: int = 4,
         request_size: int = REQUEST_SIZE,
+        unlinkable: bool = False,
         allow_plain_http: bool = False,
         clock: Callable[[], datetime.datetime] | None = None,
     ) -> None:
@@ -65,6 +66,7 @@ class AsyncConfidentialClient:
                 deadline=deadline,
                 retries=retries,
                 request_size=request_size,
+                unlinkable=unlinkable,
                 allow_plain_http=allow_plain_http,
                 clock=clock,
             ),

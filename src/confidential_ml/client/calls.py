@@ -60,6 +60,7 @@ class Options:
     deadline: float
     retries: int
     request_size: int
+    unlinkable: bool
     allow_plain_http: bool
     clock: Callable[[], datetime.datetime] | None
 
@@ -82,6 +83,7 @@ class Calls:
             collateral=options.collateral,
             model_digest=options.model_digest,
             request_size=options.request_size,
+            unlinkable=options.unlinkable,
             clock=options.clock,
             again=self._retries.again,
         )

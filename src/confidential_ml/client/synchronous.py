@@ -64,6 +64,8 @@ class ConfidentialClient:
         Attempts after the first.
     request_size
         Bytes: larger calls of predict are cut into requests of about this size.
+    unlinkable
+        As for :class:`confidential_ml.RemoteModel`.
     allow_plain_http
         Send the token over http:// to another machine, where everybody on the way can read it.
     clock
@@ -91,6 +93,7 @@ class ConfidentialClient:
         deadline: float = 120.0,
         retries: int = 4,
         request_size: int = REQUEST_SIZE,
+        unlinkable: bool = False,
         allow_plain_http: bool = False,
         clock: Callable[[], datetime.datetime] | None = None,
     ) -> None:
@@ -109,6 +112,7 @@ class ConfidentialClient:
                 deadline=deadline,
                 retries=retries,
                 request_size=request_size,
+                unlinkable=unlinkable,
                 allow_plain_http=allow_plain_http,
                 clock=clock,
             ),

@@ -55,7 +55,7 @@ export async function setupSender(publicKey, info) {
 }
 
 /**
- * Apart for the vectors of RFC 9180 alone: an ephemeral key that is used twice breaks the encryption.
+ * Apart for the vectors of RFC 9180 alone: an ephemeral key that is used twice with the same info breaks the encryption.
  * @param {Uint8Array} publicKey @param {Uint8Array} info @param {CryptoKey} ephemeral @param {Uint8Array} enc
  */
 export async function setupSenderWith(publicKey, info, ephemeral, enc) {
