@@ -374,12 +374,14 @@ model = cml.ConfidentialModel.load_sealed(path)
 expected = model.predict(rows)
 """
 
-PREDICTING_THREADS = """
-def predict_for_ever():
-    while True:
-        model.predict(rows)
+
+def daemon_threads(work: str) -> str:
+    """Source of what starts four threads that do it for ever, and then waits a while."""
+    return f"""
+def for_ever():
+    while True:{work}
 for _ in range(4):
-    threading.Thread(target=predict_for_ever, daemon=True).start()
+    threading.Thread(target=for_ever, daemon=True).start()
 time.sleep(float(sys.argv[2]))
 """
 
@@ -405,24 +407,26 @@ def test_ends_with_models_open(ending: str, code: int, path: Path, run_python: R
     assert code == 1 or result.stderr == ""
 
 
-def test_ends_while_daemon_threads_predict(path: Path, run_python: RunPython) -> None:
-    for number in range(EXITS):
-        result = run_python(PRELUDE + PREDICTING_THREADS, path, 0.01 * (number % 4), timeout=60)
-        assert (result.returncode, result.stderr) == (0, "")
+# What threads may be doing when the interpreter ends.
+ENDLESS = {
+    "predict": """
+        model.predict(rows)
+""",
+    "load": """
+        with cml.ConfidentialModel.load_sealed(path) as another:
+            another.predict(rows[:5])
+""",
+    "make enclaves": """
+        with cml.Enclave() as enclave, cml.ConfidentialModel.load_sealed(path, enclave=enclave) as another:
+            another.predict(rows[:5])
+""",
+}
 
 
-def test_ends_while_daemon_threads_make_enclaves(path: Path, run_python: RunPython) -> None:
-    code = """
-def make_for_ever():
-    while True:
-        with cml.Enclave() as enclave, cml.ConfidentialModel.load_sealed(path, enclave=enclave) as model:
-            model.predict(rows[:5])
-for _ in range(3):
-    threading.Thread(target=make_for_ever, daemon=True).start()
-time.sleep(float(sys.argv[2]))
-"""
+@pytest.mark.parametrize("work", ENDLESS)
+def test_ends_while_daemon_threads_go_on(work: str, path: Path, run_python: RunPython) -> None:
     for number in range(EXITS):
-        result = run_python(PRELUDE + code, path, 0.01 * (number % 4), timeout=60)
+        result = run_python(PRELUDE + daemon_threads(ENDLESS[work]), path, 0.01 * (number % 4), timeout=60)
         assert (result.returncode, result.stderr) == (0, "")
 
 
@@ -447,21 +451,6 @@ end()
     assert result.returncode == 0
     assert "ValueError: of their own" in result.stderr
     assert "of a closed enclave" not in result.stderr
-
-
-def test_ends_while_daemon_threads_load(path: Path, run_python: RunPython) -> None:
-    code = """
-def load_for_ever():
-    while True:
-        with cml.ConfidentialModel.load_sealed(path) as model:
-            model.predict(rows[:5])
-for _ in range(3):
-    threading.Thread(target=load_for_ever, daemon=True).start()
-time.sleep(float(sys.argv[2]))
-"""
-    for number in range(EXITS):
-        result = run_python(PRELUDE + code, path, 0.01 * (number % 4), timeout=60)
-        assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_is_killed_by_a_signal_while_predicting(path: Path, run_python: RunPython) -> None:

@@ -151,7 +151,7 @@ class ModelInfo:
     n_nodes: int
     depth: int
     plan_size: int
-    policy: str
+    policy: SealingPolicy
     owner: str | None
     model_version: int
     enclave: EnclaveIdentity
