@@ -94,13 +94,31 @@ CML_INLINE Bytes fetch(const uint8_t* codes, Bytes column, Bytes position) {
   }
 }
 
+// Of up to 256 columns.
+CML_INLINE Bytes fetch_narrow(uint32_t column_count, const uint8_t* codes, Bytes column) {
+  const Bytes position = column & broadcast(15);
+  if (column_count <= 16) return fetch<1, 3>(codes, column, position);
+  if (column_count <= 32) return fetch<2, 4>(codes, column, position);
+  if (column_count <= 64) return fetch<4, 5>(codes, column, position);
+  if (column_count <= 128) return fetch<8, 6>(codes, column, position);
+  return fetch<16, 7>(codes, column, position);
+}
+
+// Of more columns, by the lower and the upper byte of their numbers.
+Bytes fetch_wide(uint32_t column_count, const uint8_t* codes, Bytes low, Bytes high) {
+  const Bytes position = low & broadcast(15);
+  Bytes code = broadcast(0);
+  for (uint32_t first = 0; first < column_count; first += 256) {
+    code = code | (fetch<16, 7>(codes + first, low, position) & equal_bytes(high, broadcast(first >> 8)));
+  }
+  return code;
+}
+
 // Whether the row goes left, for all nodes of a block, 32 at a time.
-template <int kChunks, int kUpperBit>
-void decide(const uint8_t* node_columns, const int8_t* limits, size_t vector_count, const uint8_t* codes,
-            uint8_t* left) {
+void decide(uint32_t column_count, const uint8_t* node_columns, const int8_t* limits, size_t vector_count,
+            const uint8_t* codes, uint8_t* left) {
   for (size_t i = 0; i < vector_count * kLanes; i += kLanes) {
-    const Bytes column = load_unaligned(node_columns + i);
-    const Bytes code = fetch<kChunks, kUpperBit>(codes, column, column & broadcast(15));
+    const Bytes code = fetch_narrow(column_count, codes, load_unaligned(node_columns + i));
     store(left + i, greater(load_unaligned(limits + i), code));
   }
 }
@@ -122,34 +140,55 @@ void decide_wide(const uint32_t* node_columns, const int8_t* limits, size_t vect
 }
 
 void decide_block(const RowPlan& plan, const RowBlock& block, const uint8_t* codes, uint8_t* left) {
-  const size_t first = size_t{block.first_vector} * kLanes, count = block.vector_count;
-  const int8_t* limits = plan.node_limits.data() + first;
-  if (plan.is_wide()) return decide_wide(plan.wide_node_columns.data() + first, limits, count, codes, left);
-  const uint8_t* columns = plan.node_columns.data() + first;
-  if (plan.column_count <= 16) return decide<1, 3>(columns, limits, count, codes, left);
-  if (plan.column_count <= 32) return decide<2, 4>(columns, limits, count, codes, left);
-  if (plan.column_count <= 64) return decide<4, 5>(columns, limits, count, codes, left);
-  if (plan.column_count <= 128) return decide<8, 6>(columns, limits, count, codes, left);
-  return decide<16, 7>(columns, limits, count, codes, left);
+  const size_t count = block.vector_count;
+  const int8_t* limits = plan.node_limits.data() + size_t{block.first_vector} * kLanes;
+  if (plan.is_wide()) {
+    return decide_wide(plan.wide_node_columns.data() + block.first_column, limits, count, codes, left);
+  }
+  decide(plan.column_count, plan.node_columns.data() + block.first_column, limits, count, codes, left);
 }
 
-// ---- from decisions to the exits of 32 parts ----
+// ---- to the exits of 32 parts ----
 
-// In place: the results of a level take the places of those of the level below.
-Bytes complete_exits(uint32_t depth, const uint8_t* left, uint8_t* results) {
-  for (size_t node = 0; node < size_t{1} << (depth - 1); ++node) {
-    store(results + node * kLanes, load(left + node * kLanes) & broadcast(1));
+// 32 complete parts at a level: as for a batch, but what is chosen is the number of the column, since every
+// part has one of its own there.
+template <bool kWide, int kLevel, int kDepth>
+CML_INLINE void go_down_in_parts(const RowPlan& plan, const RowBlock& block, const uint8_t* codes,
+                                 Way<kDepth, 1>* way) {
+  constexpr size_t kNodeBytes = (kWide ? 2 : 1) * kLanes;
+  const int8_t* limits = plan.node_limits.data() + size_t{block.first_vector} * kLanes;
+  const uint8_t* columns = plan.node_columns.data() + block.first_column;
+  const auto chosen = [&](const auto* vectors, size_t stride) {
+    return chosen_at<kLevel>(
+        *way, [&](size_t node) { return Abreast<1>{{load_unaligned(vectors + node * stride)}}; });
+  };
+  const Bytes low = chosen(columns, kNodeBytes).of[0];
+  Abreast<1> code;
+  if constexpr (kWide) {
+    code.of[0] = fetch_wide(plan.column_count, codes, low, chosen(columns + kLanes, kNodeBytes).of[0]);
+  } else {
+    code.of[0] = fetch_narrow(plan.column_count, codes, low);
   }
-  left += kLanes << (depth - 1);
-  for (uint32_t level = depth - 1; level-- > 0;) {
-    const Bytes right_exits = broadcast(1u << (depth - 1 - level));
-    for (size_t node = 0; node < size_t{1} << level; ++node, left += kLanes) {
-      const Bytes if_right = load(results + 2 * node * kLanes);
-      const Bytes if_left = load(results + (2 * node + 1) * kLanes) | right_exits;
-      store(results + node * kLanes, blend(load(left), if_left, if_right));
-    }
+  decide_level<kLevel>(chosen(limits, kLanes), code, way);
+}
+
+template <bool kWide, int... kLevel>
+[[gnu::noinline]] Bytes complete_exits(const RowPlan& plan, const RowBlock& block, const uint8_t* codes,
+                                       std::integer_sequence<int, kLevel...>) {
+  Way<sizeof...(kLevel), 1> way;
+  way.place.of[0] = broadcast(0);
+  (go_down_in_parts<kWide, kLevel>(plan, block, codes, &way), ...);
+  return way.place.of[0];
+}
+
+template <int kDepth>
+Bytes complete_exits_of(const RowPlan& plan, const RowBlock& block, const uint8_t* codes) {
+  if constexpr (kDepth < kCompleteDepth) {
+    if (block.depth > kDepth) return complete_exits_of<kDepth + 1>(plan, block, codes);
   }
-  return load(results);
+  constexpr std::make_integer_sequence<int, kDepth> kLevels;
+  return plan.is_wide() ? complete_exits<true>(plan, block, codes, kLevels)
+                        : complete_exits<false>(plan, block, codes, kLevels);
 }
 
 Bytes general_exits(const RowPlan& plan, const RowBlock& block, const uint8_t* left, uint8_t* results,
@@ -251,7 +290,8 @@ struct RowScratch {
 }  // namespace
 
 size_t row_code_bytes(const Plan& plan) {
-  return std::max<size_t>(16 * 16, whole_vectors(plan.for_row.column_count + kLanes));
+  // fetch() looks at 256; encode_short_splits_of_row() stores up to 31 more than there are.
+  return (plan.for_row.column_count + kLanes + 255) / 256 * 256;
 }
 
 size_t row_scratch_bytes(const Plan& plan) {
@@ -273,10 +313,12 @@ void add_trees_to_row(const Plan& plan, size_t begin, size_t end, const uint8_t*
   const size_t first_part = plan.trees[begin].first_part, end_part = last.first_part + last.part_count;
   for (size_t b = first_part / kLanes; b * kLanes < end_part; ++b) {
     const RowBlock& block = row_plan.blocks[b];
-    decide_block(row_plan, block, codes, own.left);
-    store(own.exits + b * kLanes,
-          block.depth != 0 ? complete_exits(block.depth, own.left, own.results)
-                           : general_exits(row_plan, block, own.left, own.results, own.next_results));
+    if (block.depth != 0) {
+      store(own.exits + b * kLanes, complete_exits_of<1>(row_plan, block, codes));
+    } else {
+      decide_block(row_plan, block, codes, own.left);
+      store(own.exits + b * kLanes, general_exits(row_plan, block, own.left, own.results, own.next_results));
+    }
   }
   for (size_t t = begin; t < end; ++t) {
     const PlannedTree& tree = plan.trees[t];

@@ -136,7 +136,7 @@ struct Nodes {
   const uint8_t* columns[kVectors];
 };
 
-// Of each row, which way it went at the levels so far, as masks and as the place that it has come to.
+// Which way each lane went at the levels so far, as masks and as the place that it has come to.
 template <int kDepth, size_t kVectors>
 struct Way {
   Abreast<kVectors> left[kDepth];
@@ -151,21 +151,29 @@ CML_INLINE Abreast<kVectors> blend(const Abreast<kVectors>& mask, const Abreast<
   return chosen;
 }
 
-// The column of the node that each row has come to, chosen from those of all nodes of the level. kChosen
-// levels have been decided on: what differs in their bits alone has become one. The root's is first, so that
-// the rest need not wait for the level above.
-template <int kLevel, int kChosen = kLevel, size_t kPlace = 0, int kDepth, size_t kVectors>
-CML_INLINE Abreast<kVectors> column_at(const Nodes<kVectors>& nodes, const Way<kDepth, kVectors>& way) {
+// Of what `of_node` gives for the nodes of a level that of the one that has been come to. kChosen levels have
+// been decided on: what differs in their bits alone has become one. The root's is first, so that the rest
+// need not wait for the level above.
+template <int kLevel, int kChosen = kLevel, size_t kPlace = 0, int kDepth, size_t kVectors, typename OfNode>
+CML_INLINE Abreast<kVectors> chosen_at(const Way<kDepth, kVectors>& way, const OfNode& of_node) {
   if constexpr (kChosen == 0) {
-    const uint32_t column = nodes.node_columns[(size_t{1} << kLevel) - 1 + kPlace];
-    Abreast<kVectors> bytes;
-    for (size_t v = 0; v < kVectors; ++v) bytes.of[v] = load(nodes.columns[v] + column);
-    return bytes;
+    return of_node((size_t{1} << kLevel) - 1 + kPlace);
   } else {
     constexpr size_t kLeft = kPlace + (size_t{1} << (kLevel - kChosen));
-    const Abreast<kVectors> if_left = column_at<kLevel, kChosen - 1, kLeft>(nodes, way);
-    const Abreast<kVectors> if_right = column_at<kLevel, kChosen - 1, kPlace>(nodes, way);
+    const Abreast<kVectors> if_left = chosen_at<kLevel, kChosen - 1, kLeft>(way, of_node);
+    const Abreast<kVectors> if_right = chosen_at<kLevel, kChosen - 1, kPlace>(way, of_node);
     return blend(way.left[kChosen - 1], if_left, if_right);
+  }
+}
+
+// One comparison a level, of what has been chosen for each lane.
+template <int kLevel, int kDepth, size_t kVectors>
+CML_INLINE void decide_level(const Abreast<kVectors>& limit, const Abreast<kVectors>& column,
+                             Way<kDepth, kVectors>* way) {
+  for (size_t v = 0; v < kVectors; ++v) {
+    Bytes *left = &way->left[kLevel].of[v], *place = &way->place.of[v];
+    *left = greater(limit.of[v], column.of[v]);
+    *place = subtract(add(*place, *place), *left);  // minus a mask is plus one
   }
 }
 
@@ -186,17 +194,17 @@ CML_INLINE Abreast<kVectors> entry_at(const uint8_t* chunks, const Way<kDepth, k
   }
 }
 
-// One comparison a level, of what has been chosen for each row.
 template <int kLevel, int kDepth, size_t kVectors>
 CML_INLINE void go_down(const Nodes<kVectors>& nodes, Way<kDepth, kVectors>* way) {
   const auto* limits = reinterpret_cast<const uint8_t*>(nodes.limits + (size_t{1} << kLevel) - 1);
   const Abreast<kVectors> limit = entry_at<chunk_bits(kLevel), 16>(limits, *way);
-  const Abreast<kVectors> column = column_at<kLevel>(nodes, *way);
-  for (size_t v = 0; v < kVectors; ++v) {
-    Bytes *left = &way->left[kLevel].of[v], *place = &way->place.of[v];
-    *left = greater(limit.of[v], column.of[v]);
-    *place = subtract(add(*place, *place), *left);  // minus a mask is plus one
-  }
+  const Abreast<kVectors> column = chosen_at<kLevel>(*way, [&](size_t node) {
+    Abreast<kVectors> bytes;
+    const uint32_t at = nodes.node_columns[node];
+    for (size_t v = 0; v < kVectors; ++v) bytes.of[v] = load(nodes.columns[v] + at);
+    return bytes;
+  });
+  decide_level<kLevel>(limit, column, way);
 }
 
 // To the exits, which are the places below the last level.

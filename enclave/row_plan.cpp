@@ -13,6 +13,9 @@ constexpr uint32_t kHalf = 16;  // a shuffle's reach
 constexpr uint8_t kExitControl = 0x80;
 // In vectors of a complete block: what the search for the children of a vector costs more.
 constexpr size_t kChildrenCost = 2;
+// Columns that are looked at for each level of a complete block, for each node that need not look for its
+// own.
+constexpr size_t kColumnsWorth = 400;
 
 uint32_t vectors_of(size_t nodes) { return static_cast<uint32_t>((nodes + kLanes - 1) / kLanes); }
 
@@ -68,19 +71,22 @@ class RowPlanner {
 
   // ---- nodes ----
 
+  size_t node_of(const Place& place) const {
+    return size_t{plan_.parts[place.part].first_node} + place.index;
+  }
+  uint32_t column_of(const Place& place) const {
+    return place.index == kNoNode ? 0 : plan_.node_columns[node_of(place)] / uint32_t{kLanes};
+  }
+  int8_t limit_of(const Place& place) const {
+    return place.index == kNoNode ? int8_t{0} : plan_.node_limits[node_of(place)];
+  }
+
   void add_node(const Place& place) {
-    uint32_t column = 0;
-    int8_t limit = 0;
-    if (place.index != kNoNode) {
-      const size_t node = size_t{plan_.parts[place.part].first_node} + place.index;
-      column = plan_.node_columns[node] / uint32_t{kLanes};
-      limit = plan_.node_limits[node];
-    }
-    row_plan_.node_limits.push_back(limit);
+    row_plan_.node_limits.push_back(limit_of(place));
     if (row_plan_.is_wide()) {
-      row_plan_.wide_node_columns.push_back(column);
+      row_plan_.wide_node_columns.push_back(column_of(place));
     } else {
-      row_plan_.node_columns.push_back(static_cast<uint8_t>(column));
+      row_plan_.node_columns.push_back(static_cast<uint8_t>(column_of(place)));
     }
   }
 
@@ -147,6 +153,8 @@ class RowPlanner {
     for (uint32_t part = first; part < first + count; ++part) {
       if (plan_.parts[part].depth != depth) return 0;
     }
+    const size_t columns_worth = kColumnsWorth * plan_.parts[first].node_count;
+    if (row_plan_.is_wide() && size_t{row_plan_.column_count} * depth > columns_worth) return 0;
     size_t general = 0;
     for (const auto& level : levels_) general += vectors_of(level.size());
     return plan_.parts[first].node_count <= kChildrenCost * general ? depth : 0;
@@ -189,23 +197,30 @@ class RowPlanner {
     block.first_children = static_cast<uint32_t>(row_plan_.children.size());
     block.depth = complete_depth(first, count);
     if (block.depth != 0) {
-      add_complete_levels(first, count, block.depth);
-      row_plan_.widest_level = std::max(row_plan_.widest_level, 1u << (block.depth - 1));
+      block.first_column = row_plan_.node_columns.size();
+      add_complete_nodes(first, count, (1u << block.depth) - 1);
     } else {
+      block.first_column =
+          row_plan_.is_wide() ? row_plan_.wide_node_columns.size() : row_plan_.node_columns.size();
       block.level_count = static_cast<uint32_t>(levels_.size());
       for (size_t l = levels_.size(); l-- > 0;) add_general_level(l);
+      block.vector_count = vectors_of(row_plan_.node_limits.size()) - block.first_vector;
+      row_plan_.widest_block = std::max(row_plan_.widest_block, block.vector_count);
     }
-    block.vector_count = vectors_of(row_plan_.node_limits.size()) - block.first_vector;
-    row_plan_.widest_block = std::max(row_plan_.widest_block, block.vector_count);
     row_plan_.blocks.push_back(block);
   }
 
-  void add_complete_levels(uint32_t first, uint32_t count, uint32_t depth) {
-    reserve_vectors(size_t{1} << depth);
-    for (uint32_t level = depth; level-- > 0;) {
-      for (uint32_t node = (1u << level) - 1; node < (2u << level) - 1; ++node) {
-        for (uint32_t part = first; part < first + count; ++part) add_node({part, node});
-        fill_vector();
+  void add_complete_nodes(uint32_t first, uint32_t count, uint32_t node_count) {
+    const uint32_t planes = row_plan_.is_wide() ? 2 : 1;
+    reserve_gently(size_t{node_count} * kLanes, &row_plan_.node_limits);
+    reserve_gently(size_t{node_count} * kLanes * planes, &row_plan_.node_columns);
+    for (uint32_t node = 0; node < node_count; ++node) {
+      const auto place = [&](uint32_t lane) { return Place{first + lane, lane < count ? node : kNoNode}; };
+      for (uint32_t lane = 0; lane < kLanes; ++lane) row_plan_.node_limits.push_back(limit_of(place(lane)));
+      for (uint32_t plane = 0; plane < planes; ++plane) {
+        for (uint32_t lane = 0; lane < kLanes; ++lane) {
+          row_plan_.node_columns.push_back(static_cast<uint8_t>(column_of(place(lane)) >> (8 * plane)));
+        }
       }
     }
   }

@@ -1,9 +1,9 @@
 // The plan of kernel.h's path for a single row: not 32 rows at a node, but 32 nodes at a time.
 //
-// Parts are taken in blocks of 32. A block's nodes are laid out in vectors, by levels, the deepest first. If
-// its parts are complete and of equal depth, a vector holds the same node of all of them. Otherwise a level
-// holds whatever nodes there are, and for each vector it says where in the level below its 32 left and 32
-// right children are.
+// Parts are taken in blocks of 32. A block's nodes are laid out in vectors, by levels. If its parts are
+// complete and of equal depth, a vector holds the same node of all of them, the root first. Otherwise the
+// deepest level is first, a level holds whatever nodes there are, and for each vector it says where in the
+// level below its 32 left and 32 right children are.
 //
 // An exit's number is how many exits lie to its right. So a node's result is its right child's, or its left
 // child's plus the count of exits below its right child.
@@ -25,6 +25,7 @@ struct RowBlock {
   uint32_t first_level, level_count;
   uint32_t first_children;  // in RowPlan::children, one for each of its vectors
   uint32_t vector_count;
+  size_t first_column;  // in node_columns, or in wide_node_columns of a general block
 };
 
 // The children of 32 nodes, 16 and 16: 16 consecutive results of the level below, from `*_start` on, hold
@@ -57,8 +58,9 @@ struct RowPlan {
   SecretVector<RowBlock> blocks;
   SecretVector<uint32_t> levels;  // of general blocks: count of vectors
   SecretVector<RowChildren> children;
-  SecretVector<uint8_t> node_columns;        // if they fit a byte, else
-  SecretVector<uint32_t> wide_node_columns;  // these
+  // If they fit a byte; else of complete blocks alone, 32 lower bytes and then 32 upper ones.
+  SecretVector<uint8_t> node_columns;
+  SecretVector<uint32_t> wide_node_columns;  // of the others
   SecretVector<int8_t> node_limits;
 
   bool is_wide() const { return column_count > 256; }

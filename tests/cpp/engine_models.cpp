@@ -128,6 +128,14 @@ std::vector<NamedModel> engine_models(uint64_t seed) {
   add("FewCategories", {3, 1, false, 80, 40, 7}, {lossguide(64), lossguide(8), {64, Growth::kLevels}});
   add("ShortSets", {2, 1, false, 90, 40, 120}, {lossguide(200), {64, Growth::kLevels}, lossguide(100)});
   add("JustTooLongSets", {2, 1, false, 90, 40, 121}, {lossguide(200), {64, Growth::kLevels}});
+  // Blocks of 32 parts that are complete and of one depth: with columns that fit a byte, with more, and with
+  // more than it is worth looking at for the nodes there are.
+  const auto complete = [](size_t count, uint32_t leaves) {
+    return std::vector<TreeShape>(count, {leaves, Growth::kLevels});
+  };
+  add("CompleteBlocks", {6, 2, false, 0, 60}, complete(40, 16));
+  add("CompleteBlocksOfManyColumns", {150, 1}, complete(40, 16));
+  add("CompleteBlocksOfTooManyColumns", {1000, 1}, complete(600, 2));
   models.push_back({"Deepest", {}});
   models.back().model.rounds = {{chain(4096)}};
   return models;

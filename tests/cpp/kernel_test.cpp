@@ -142,7 +142,7 @@ TEST(NodeMask, IsSetWhereTheColumnIsBelowTheLimit) {
 }
 
 // The same for 32 nodes and one row, for every way to fetch the codes.
-template <int kChunks, int kUpperBit>
+template <int kChunks>
 void expect_decisions(std::mt19937* random) {
   constexpr size_t kNodes = 3 * kLanes;
   alignas(32) uint8_t codes[256], left[kNodes], wide_left[kNodes];
@@ -155,7 +155,7 @@ void expect_decisions(std::mt19937* random) {
     columns[i] = static_cast<uint8_t>(wide[i]);
     limits[i] = static_cast<int8_t>((*random)());
   }
-  decide<kChunks, kUpperBit>(columns.data(), limits.data(), 3, codes, left);
+  decide(16 * kChunks, columns.data(), limits.data(), 3, codes, left);
   decide_wide(wide.data(), limits.data(), 3, codes, wide_left);
   for (size_t i = 0; i < kNodes; ++i) {
     const uint8_t expected = static_cast<int8_t>(codes[wide[i]]) < limits[i] ? 0xff : 0;
@@ -167,11 +167,11 @@ void expect_decisions(std::mt19937* random) {
 TEST(NodeMask, OfOneRowForManyNodes) {
   std::mt19937 random(2);
   for (int round = 0; round < 20; ++round) {
-    expect_decisions<1, 3>(&random);
-    expect_decisions<2, 4>(&random);
-    expect_decisions<4, 5>(&random);
-    expect_decisions<8, 6>(&random);
-    expect_decisions<16, 7>(&random);
+    expect_decisions<1>(&random);
+    expect_decisions<2>(&random);
+    expect_decisions<4>(&random);
+    expect_decisions<8>(&random);
+    expect_decisions<16>(&random);
   }
 }
 
@@ -218,27 +218,16 @@ struct RandomPart {
   }
 };
 
-// way_down() for 64 rows and for 32; complete_exits() for 32 parts, of which one row stands for each.
 template <int kDepth, size_t kVectors>
 void expect_exits(std::mt19937* random) {
   const RandomPart<kDepth, kVectors> part(random);
-  constexpr size_t kNodes = part.kNodes;
   const auto way = way_down<kDepth>(part.nodes(), std::make_integer_sequence<int, kDepth>{});
-  std::vector<Lanes> levels(kNodes), results(size_t{1} << kDepth);
   for (size_t v = 0; v < kVectors; ++v) {
-    size_t next = 0;
-    for (uint32_t level = kDepth; level-- > 0;) {
-      for (size_t n = (size_t{1} << level) - 1; n < (size_t{2} << level) - 1; ++n, ++next) {
-        for (size_t i = 0; i < kLanes; ++i) levels[next].bytes[i] = part.goes_left(v, i, n) ? 0xff : 0;
-      }
-    }
-    const Lanes of_rows = lanes_of(way.place.of[v]);
-    const Lanes of_parts = lanes_of(complete_exits(kDepth, levels[0].bytes, results[0].bytes));
+    const Lanes exits = lanes_of(way.place.of[v]);
     for (size_t i = 0; i < kLanes; ++i) {
-      std::vector<bool> left(kNodes);
-      for (size_t n = 0; n < kNodes; ++n) left[n] = part.goes_left(v, i, n);
-      EXPECT_EQ(walked_exit(kDepth, left), of_rows.bytes[i]) << "depth " << kDepth << ", vector " << v;
-      EXPECT_EQ(walked_exit(kDepth, left), of_parts.bytes[i]) << "depth " << kDepth << ", vector " << v;
+      std::vector<bool> left(part.kNodes);
+      for (size_t n = 0; n < part.kNodes; ++n) left[n] = part.goes_left(v, i, n);
+      EXPECT_EQ(walked_exit(kDepth, left), exits.bytes[i]) << "depth " << kDepth << ", vector " << v;
     }
   }
 }
@@ -251,6 +240,48 @@ TEST(Exit, IsTheOneAWalkEndsIn) {
     expect_exits<5, 2>(&random);
     expect_exits<6, 1>(&random);
     expect_exits<8, 2>(&random);
+  }
+}
+
+// 32 parts, of which every node has a column and a limit of its own, for one row.
+void expect_exits_of_parts(uint32_t depth, uint32_t column_count, std::mt19937* random) {
+  const size_t nodes = (size_t{1} << depth) - 1, other = 5 * kLanes;  // of another block before it
+  RowPlan plan{};
+  plan.column_count = column_count;
+  RowBlock block{};
+  block.depth = depth;
+  block.first_vector = 5;
+  block.first_column = other * (plan.is_wide() ? 2 : 1);
+  plan.node_limits.resize(other);
+  plan.node_columns.resize(block.first_column);
+  std::vector<uint8_t> codes((column_count + 255) / 256 * 256);
+  for (uint8_t& code : codes) code = static_cast<uint8_t>((*random)());
+  std::vector<std::vector<bool>> left(kLanes);
+  for (size_t n = 0; n < nodes; ++n) {
+    std::vector<uint32_t> columns(kLanes);
+    for (size_t i = 0; i < kLanes; ++i) {
+      columns[i] = static_cast<uint32_t>((*random)()) % column_count;
+      plan.node_limits.push_back(static_cast<int8_t>((*random)() % 100 - 50));
+      left[i].push_back(static_cast<int8_t>(codes[columns[i]]) < plan.node_limits.back());
+    }
+    for (const uint32_t column : columns) plan.node_columns.push_back(static_cast<uint8_t>(column));
+    for (const uint32_t column : columns) {
+      if (plan.is_wide()) plan.node_columns.push_back(static_cast<uint8_t>(column >> 8));
+    }
+  }
+  const Lanes exits = lanes_of(complete_exits_of<1>(plan, block, codes.data()));
+  for (size_t i = 0; i < kLanes; ++i) {
+    EXPECT_EQ(walked_exit(depth, left[i]), exits.bytes[i]) << depth << ", " << column_count << " columns";
+  }
+}
+
+TEST(Exit, OfManyPartsForOneRowAsWell) {
+  std::mt19937 random(4);
+  for (const uint32_t column_count :
+       {1u, 16u, 17u, 32u, 64u, 100u, 129u, 256u, 257u, 300u, 511u, 512u, 1500u}) {
+    for (uint32_t depth = 1; depth <= kCompleteDepth; ++depth) {
+      expect_exits_of_parts(depth, column_count, &random);
+    }
   }
 }
 
