@@ -155,7 +155,6 @@ inline __m128i load_half(const uint8_t* source) {
 inline Bytes load_halves(const uint8_t* low, const uint8_t* high) {
   return _mm256_inserti128_si256(_mm256_castsi128_si256(load_half(low)), load_half(high), 1);
 }
-inline Bytes repeat_half(const uint8_t* source) { return _mm256_broadcastsi128_si256(load_half(source)); }
 inline Bytes shuffle(Bytes bytes, Bytes control) { return _mm256_shuffle_epi8(bytes, control); }
 
 inline Bytes lane_numbers() {

@@ -88,7 +88,6 @@ inline Bytes load_halves(const uint8_t* low, const uint8_t* high) {
   std::memcpy(reinterpret_cast<uint8_t*>(&bytes) + 16, high, 16);
   return bytes;
 }
-inline Bytes repeat_half(const uint8_t* source) { return load_halves(source, source); }
 inline Bytes shuffle(Bytes bytes, Bytes control) {
   Bytes found;
   for (size_t i = 0; i < kLanes; ++i) {

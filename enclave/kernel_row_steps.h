@@ -1,7 +1,7 @@
 // The algorithm of kernel.h for a single row, included after kernel_steps.h by the file that defines the
 // vectors. Besides those of kernel_steps.h it asks for
 //
-//   load_unaligned, load_halves, repeat_half    32 bytes from anywhere, from 16 and 16, from 16 twice
+//   load_unaligned, load_halves    32 bytes from anywhere, from 16 and 16
 //   store_unaligned
 //   add                       byte by byte
 //   lane_numbers              0, 1, 2 ...
@@ -82,11 +82,12 @@ void encode_categories_of_row(const Plan& plan, const float* row, uint8_t* codes
 
 // ---- from codes to decisions ----
 
-// codes[column] for 32 columns: shuffles of 16 codes each, then choices by the upper bits of the column.
+// codes[column] for 32 columns, which the row may have led to and are secret then: look-ups in 16 codes each,
+// then choices by the upper bits of the column.
 template <int kChunks, int kUpperBit>
 CML_INLINE Bytes fetch(const uint8_t* codes, Bytes column, Bytes position) {
   if constexpr (kChunks == 1) {
-    return shuffle(repeat_half(codes), position);
+    return look_up(codes, position);
   } else {
     const Bytes low = fetch<kChunks / 2, kUpperBit - 1>(codes, column, position);
     const Bytes high = fetch<kChunks / 2, kUpperBit - 1>(codes + kChunks / 2 * 16, column, position);
@@ -150,45 +151,56 @@ void decide_block(const RowPlan& plan, const RowBlock& block, const uint8_t* cod
 
 // ---- to the exits of 32 parts ----
 
+// How 32 complete parts decide: by columns whose numbers take a byte or two, or all nodes have been decided
+// upon.
+enum class Decision { kNarrow, kWide, kDone };
+
 // 32 complete parts at a level: as for a batch, but what is chosen is the number of the column, since every
-// part has one of its own there.
-template <bool kWide, int kLevel, int kDepth>
+// part has one of its own there; or the decision itself.
+template <Decision kDecision, int kLevel, int kDepth>
 CML_INLINE void go_down_in_parts(const RowPlan& plan, const RowBlock& block, const uint8_t* codes,
-                                 Way<kDepth, 1>* way) {
-  constexpr size_t kNodeBytes = (kWide ? 2 : 1) * kLanes;
-  const int8_t* limits = plan.node_limits.data() + size_t{block.first_vector} * kLanes;
-  const uint8_t* columns = plan.node_columns.data() + block.first_column;
+                                 const uint8_t* left, Way<kDepth, 1>* way) {
   const auto chosen = [&](const auto* vectors, size_t stride) {
     return chosen_at<kLevel>(
         *way, [&](size_t node) { return Abreast<1>{{load_unaligned(vectors + node * stride)}}; });
   };
-  const Bytes low = chosen(columns, kNodeBytes).of[0];
-  Abreast<1> code;
-  if constexpr (kWide) {
-    code.of[0] = fetch_wide(plan.column_count, codes, low, chosen(columns + kLanes, kNodeBytes).of[0]);
+  if constexpr (kDecision == Decision::kDone) {
+    take_way<kLevel>(chosen(left, kLanes), way);
   } else {
-    code.of[0] = fetch_narrow(plan.column_count, codes, low);
+    constexpr size_t kNodeBytes = (kDecision == Decision::kWide ? 2 : 1) * kLanes;
+    const int8_t* limits = plan.node_limits.data() + size_t{block.first_vector} * kLanes;
+    const uint8_t* columns = plan.node_columns.data() + block.first_column;
+    const Bytes low = chosen(columns, kNodeBytes).of[0];
+    Bytes code;
+    if constexpr (kDecision == Decision::kWide) {
+      code = fetch_wide(plan.column_count, codes, low, chosen(columns + kLanes, kNodeBytes).of[0]);
+    } else {
+      code = fetch_narrow(plan.column_count, codes, low);
+    }
+    take_way<kLevel>(Abreast<1>{{greater(chosen(limits, kLanes).of[0], code)}}, way);
   }
-  decide_level<kLevel>(chosen(limits, kLanes), code, way);
 }
 
-template <bool kWide, int... kLevel>
+template <Decision kDecision, int... kLevel>
 [[gnu::noinline]] Bytes complete_exits(const RowPlan& plan, const RowBlock& block, const uint8_t* codes,
-                                       std::integer_sequence<int, kLevel...>) {
+                                       const uint8_t* left, std::integer_sequence<int, kLevel...>) {
   Way<sizeof...(kLevel), 1> way;
   way.place.of[0] = broadcast(0);
-  (go_down_in_parts<kWide, kLevel>(plan, block, codes, &way), ...);
+  (go_down_in_parts<kDecision, kLevel>(plan, block, codes, left, &way), ...);
   return way.place.of[0];
 }
 
+// `left` of a block that is decided upon.
 template <int kDepth>
-Bytes complete_exits_of(const RowPlan& plan, const RowBlock& block, const uint8_t* codes) {
+Bytes complete_exits_of(const RowPlan& plan, const RowBlock& block, const uint8_t* codes,
+                        const uint8_t* left) {
   if constexpr (kDepth < kCompleteDepth) {
-    if (block.depth > kDepth) return complete_exits_of<kDepth + 1>(plan, block, codes);
+    if (block.depth > kDepth) return complete_exits_of<kDepth + 1>(plan, block, codes, left);
   }
   constexpr std::make_integer_sequence<int, kDepth> kLevels;
-  return plan.is_wide() ? complete_exits<true>(plan, block, codes, kLevels)
-                        : complete_exits<false>(plan, block, codes, kLevels);
+  if (block.is_decided) return complete_exits<Decision::kDone>(plan, block, codes, left, kLevels);
+  return plan.is_wide() ? complete_exits<Decision::kWide>(plan, block, codes, left, kLevels)
+                        : complete_exits<Decision::kNarrow>(plan, block, codes, left, kLevels);
 }
 
 Bytes general_exits(const RowPlan& plan, const RowBlock& block, const uint8_t* left, uint8_t* results,
@@ -313,12 +325,10 @@ void add_trees_to_row(const Plan& plan, size_t begin, size_t end, const uint8_t*
   const size_t first_part = plan.trees[begin].first_part, end_part = last.first_part + last.part_count;
   for (size_t b = first_part / kLanes; b * kLanes < end_part; ++b) {
     const RowBlock& block = row_plan.blocks[b];
-    if (block.depth != 0) {
-      store(own.exits + b * kLanes, complete_exits_of<1>(row_plan, block, codes));
-    } else {
-      decide_block(row_plan, block, codes, own.left);
-      store(own.exits + b * kLanes, general_exits(row_plan, block, own.left, own.results, own.next_results));
-    }
+    if (block.is_decided) decide_block(row_plan, block, codes, own.left);
+    store(own.exits + b * kLanes,
+          block.depth != 0 ? complete_exits_of<1>(row_plan, block, codes, own.left)
+                           : general_exits(row_plan, block, own.left, own.results, own.next_results));
   }
   for (size_t t = begin; t < end; ++t) {
     const PlannedTree& tree = plan.trees[t];

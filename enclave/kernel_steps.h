@@ -166,14 +166,12 @@ CML_INLINE Abreast<kVectors> chosen_at(const Way<kDepth, kVectors>& way, const O
   }
 }
 
-// One comparison a level, of what has been chosen for each lane.
 template <int kLevel, int kDepth, size_t kVectors>
-CML_INLINE void decide_level(const Abreast<kVectors>& limit, const Abreast<kVectors>& column,
-                             Way<kDepth, kVectors>* way) {
+CML_INLINE void take_way(const Abreast<kVectors>& left, Way<kDepth, kVectors>* way) {
+  way->left[kLevel] = left;
   for (size_t v = 0; v < kVectors; ++v) {
-    Bytes *left = &way->left[kLevel].of[v], *place = &way->place.of[v];
-    *left = greater(limit.of[v], column.of[v]);
-    *place = subtract(add(*place, *place), *left);  // minus a mask is plus one
+    Bytes* place = &way->place.of[v];
+    *place = subtract(add(*place, *place), left.of[v]);  // minus a mask is plus one
   }
 }
 
@@ -194,6 +192,7 @@ CML_INLINE Abreast<kVectors> entry_at(const uint8_t* chunks, const Way<kDepth, k
   }
 }
 
+// One comparison a level, of what has been chosen for each row.
 template <int kLevel, int kDepth, size_t kVectors>
 CML_INLINE void go_down(const Nodes<kVectors>& nodes, Way<kDepth, kVectors>* way) {
   const auto* limits = reinterpret_cast<const uint8_t*>(nodes.limits + (size_t{1} << kLevel) - 1);
@@ -204,7 +203,9 @@ CML_INLINE void go_down(const Nodes<kVectors>& nodes, Way<kDepth, kVectors>* way
     for (size_t v = 0; v < kVectors; ++v) bytes.of[v] = load(nodes.columns[v] + at);
     return bytes;
   });
-  decide_level<kLevel>(limit, column, way);
+  Abreast<kVectors> left;
+  for (size_t v = 0; v < kVectors; ++v) left.of[v] = greater(limit.of[v], column.of[v]);
+  take_way<kLevel>(left, way);
 }
 
 // To the exits, which are the places below the last level.

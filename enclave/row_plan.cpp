@@ -153,8 +153,6 @@ class RowPlanner {
     for (uint32_t part = first; part < first + count; ++part) {
       if (plan_.parts[part].depth != depth) return 0;
     }
-    const size_t columns_worth = kColumnsWorth * plan_.parts[first].node_count;
-    if (row_plan_.is_wide() && size_t{row_plan_.column_count} * depth > columns_worth) return 0;
     size_t general = 0;
     for (const auto& level : levels_) general += vectors_of(level.size());
     return plan_.parts[first].node_count <= kChildrenCost * general ? depth : 0;
@@ -196,18 +194,30 @@ class RowPlanner {
     block.first_level = static_cast<uint32_t>(row_plan_.levels.size());
     block.first_children = static_cast<uint32_t>(row_plan_.children.size());
     block.depth = complete_depth(first, count);
-    if (block.depth != 0) {
-      block.first_column = row_plan_.node_columns.size();
-      add_complete_nodes(first, count, (1u << block.depth) - 1);
-    } else {
-      block.first_column =
-          row_plan_.is_wide() ? row_plan_.wide_node_columns.size() : row_plan_.node_columns.size();
+    const uint32_t node_count = (1u << block.depth) - 1;
+    const bool is_worth_it = size_t{row_plan_.column_count} * block.depth <= kColumnsWorth * node_count;
+    block.is_decided = block.depth == 0 || (row_plan_.is_wide() && !is_worth_it);
+    block.first_column = block.is_decided && row_plan_.is_wide() ? row_plan_.wide_node_columns.size()
+                                                                 : row_plan_.node_columns.size();
+    if (block.depth == 0) {
       block.level_count = static_cast<uint32_t>(levels_.size());
       for (size_t l = levels_.size(); l-- > 0;) add_general_level(l);
-      block.vector_count = vectors_of(row_plan_.node_limits.size()) - block.first_vector;
-      row_plan_.widest_block = std::max(row_plan_.widest_block, block.vector_count);
+    } else if (block.is_decided) {
+      add_decided_nodes(first, count, node_count);
+    } else {
+      add_complete_nodes(first, count, node_count);
     }
+    block.vector_count = vectors_of(row_plan_.node_limits.size()) - block.first_vector;
+    row_plan_.widest_block = std::max(row_plan_.widest_block, block.vector_count);
     row_plan_.blocks.push_back(block);
+  }
+
+  void add_decided_nodes(uint32_t first, uint32_t count, uint32_t node_count) {
+    reserve_vectors(node_count);
+    for (uint32_t node = 0; node < node_count; ++node) {
+      for (uint32_t part = first; part < first + count; ++part) add_node({part, node});
+      fill_vector();
+    }
   }
 
   void add_complete_nodes(uint32_t first, uint32_t count, uint32_t node_count) {

@@ -25,7 +25,9 @@ struct RowBlock {
   uint32_t first_level, level_count;
   uint32_t first_children;  // in RowPlan::children, one for each of its vectors
   uint32_t vector_count;
-  size_t first_column;  // in node_columns, or in wide_node_columns of a general block
+  size_t first_column;  // in node_columns; in wide_node_columns if there are more than a byte says and
+  bool is_decided;      // all nodes are decided upon: of a general block, and of one not worth a search for
+                        // columns
 };
 
 // The children of 32 nodes, 16 and 16: 16 consecutive results of the level below, from `*_start` on, hold
@@ -58,7 +60,7 @@ struct RowPlan {
   SecretVector<RowBlock> blocks;
   SecretVector<uint32_t> levels;  // of general blocks: count of vectors
   SecretVector<RowChildren> children;
-  // If they fit a byte; else of complete blocks alone, 32 lower bytes and then 32 upper ones.
+  // If they fit a byte; else only of blocks that are not decided, 32 lower bytes and then 32 upper ones.
   SecretVector<uint8_t> node_columns;
   SecretVector<uint32_t> wide_node_columns;  // of the others
   SecretVector<int8_t> node_limits;

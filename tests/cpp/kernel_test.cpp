@@ -269,7 +269,7 @@ void expect_exits_of_parts(uint32_t depth, uint32_t column_count, std::mt19937* 
       if (plan.is_wide()) plan.node_columns.push_back(static_cast<uint8_t>(column >> 8));
     }
   }
-  const Lanes exits = lanes_of(complete_exits_of<1>(plan, block, codes.data()));
+  const Lanes exits = lanes_of(complete_exits_of<1>(plan, block, codes.data(), nullptr));
   for (size_t i = 0; i < kLanes; ++i) {
     EXPECT_EQ(walked_exit(depth, left[i]), exits.bytes[i]) << depth << ", " << column_count << " columns";
   }
