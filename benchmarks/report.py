@@ -239,7 +239,7 @@ def _forest(run: Run) -> list[str]:
     return [
         f"## Cost per node, {_threads(threads)}",
         "",
-        f"{OURS} evaluates every node for every row: picoseconds per row and node. Model h, the deep forest, shows "
+        f"{OURS} looks at every node for every row: picoseconds per row and node. Model h, the deep forest, shows "
         "what that costs where a walk from root to leaf would visit few of the nodes.",
         "",
         *_table(["model", "nodes", "1 row at a time", "1,000 rows at a time"], rows),

@@ -14,8 +14,7 @@ namespace confidential_ml {
 // an X25519 operation and nothing else. Addresses depend on what was on the wire, which is no secret.
 class KnownSenders {
  public:
-  // May throw std::bad_alloc. All places at once, so that a request that was opened cannot fail for want of
-  // one.
+  // May throw std::bad_alloc: all places at once, so that a request that was opened never lacks one.
   KnownSenders() : places_(kPlaces) {}
 
   // False if the sender is not known (any more).

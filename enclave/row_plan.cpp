@@ -13,9 +13,10 @@ constexpr uint32_t kHalf = 16;  // a shuffle's reach
 constexpr uint8_t kExitControl = 0x80;
 // In vectors of a complete block: what the search for the children of a vector costs more.
 constexpr size_t kChildrenCost = 2;
-// Columns that are looked at for each level of a complete block, for each node that need not look for its
-// own.
+// For each node of a complete block, the columns that are worth looking at in all its levels together.
 constexpr size_t kColumnsWorth = 400;
+static_assert(kColumnsWorth * ((1u << kCompleteDepth) - 1) / kCompleteDepth <= 1u << 16,
+              "two bytes say which");
 
 uint32_t vectors_of(size_t nodes) { return static_cast<uint32_t>((nodes + kLanes - 1) / kLanes); }
 

@@ -25,9 +25,9 @@ struct RowBlock {
   uint32_t first_level, level_count;
   uint32_t first_children;  // in RowPlan::children, one for each of its vectors
   uint32_t vector_count;
-  size_t first_column;  // in node_columns; in wide_node_columns if there are more than a byte says and
-  bool is_decided;      // all nodes are decided upon: of a general block, and of one not worth a search for
-                        // columns
+  // All nodes are decided upon: of a general block, and of one with too many columns to look through.
+  bool is_decided;
+  size_t first_column;  // in wide_node_columns if it is decided and the plan is wide, else in node_columns
 };
 
 // The children of 32 nodes, 16 and 16: 16 consecutive results of the level below, from `*_start` on, hold
