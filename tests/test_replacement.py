@@ -101,6 +101,30 @@ def test_a_file_that_is_removed_before_it_is_locked_is_made_again(
     assert list(tmp_path.iterdir()) == [tmp_path / "model"]
 
 
+def test_a_file_made_again_after_two_took_it_for_dead_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One remover opens a file, another removes it, its writer makes it again: then the first one gets its lock."""
+    import fcntl
+
+    dead = tmp_path / f".confidential_ml-{'3' * 16}.tmp"
+    dead.write_bytes(b"not locked yet")
+    real = fcntl.flock
+    calls: list[int] = []
+
+    def flock(file: int, operation: int) -> None:
+        if not calls:
+            dead.unlink()
+            dead.write_bytes(b"made again")
+        calls.append(operation)
+        real(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    write(tmp_path / "model")
+    assert calls[0] == fcntl.LOCK_EX | fcntl.LOCK_NB
+    assert dead.read_bytes() == b"made again"
+
+
 def test_many_writers_at_once_lose_nothing(tmp_path: Path) -> None:
     code = WRITE_AND_WAIT.split("with")[0] + (
         "for number in range(150):\n"

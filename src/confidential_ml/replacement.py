@@ -89,7 +89,9 @@ def _remove_if_dead(path: str) -> None:
             try:
                 found = os.fstat(file)
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # OSError if its writer lives
-                if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
+                # Another may have removed it before the lock, and its writer made a new one of this name.
+                same = os.path.samestat(found, os.stat(path, follow_symlinks=False))
+                if same and stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
                     os.unlink(path)
             finally:
                 os.close(file)
