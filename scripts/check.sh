@@ -43,8 +43,8 @@ tidy "$(git ls-files 'enclave/*_portable.cpp')" -- -std=c++17 -I.
 case $build in *-openenclave*) exit 0 ;; esac
 echo "[check] clang-tidy: tests, fuzz targets, benchmark ..."
 # Fixed seeds are wanted in tests, and their namespaces and vectors are small. The analyzer takes minutes for GoogleTest;
-# the sanitizers watch the tests instead. The last two checks listed took 15 to 21 % of
-# the remaining time, and are given up for it.
+# the sanitizers watch the tests instead. The last two checks listed took 15 to 21 % of the remaining time, and are given
+# up for it.
 in_tests=--checks=-clang-analyzer-*,-cert-msc32-c,-cert-msc51-cpp,-google-build-using-namespace,-performance-inefficient-vector-operation,-bugprone-reserved-identifier,-bugprone-stringview-nullptr
 tests=build/simulation
 edge="$tests/enclave/confidential_ml_edge_untrusted"
