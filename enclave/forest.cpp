@@ -13,16 +13,38 @@
 namespace confidential_ml {
 namespace {
 
+size_t vectors_of(size_t row_count) { return (row_count + kLanes - 1) / kLanes; }
+
 // Vectors of rows that go through a tree while its nodes are in the cache, as far as their columns leave
 // room.
-constexpr size_t kBlockVectors = 8;
 constexpr size_t kBlockBytes = 128 << 10;
+// Conditions are asked for in place of columns, which may then be more.
+constexpr size_t kLongBlockBytes = 4 << 20;
+// Conditions are made for 256 rows, however many there are: up to here it takes longer than comparing bytes.
+constexpr size_t kFewVectors = 2;
 
-size_t block_vectors(const Plan& plan, size_t row_count) {
-  const size_t per_vector = plan.column_bytes + plan.group_count * kLanes * sizeof(float);
-  const size_t in_cache = std::min(kBlockVectors, std::max<size_t>(1, kBlockBytes / per_vector));
-  return std::min(in_cache, (row_count + kLanes - 1) / kLanes);
-}
+// How rows are cut into blocks, and how these are encoded.
+struct BlockShape {
+  size_t vectors;
+  size_t column_bytes, sum_bytes;  // of a vector
+  size_t condition_bytes;          // of a block; 0 for none
+
+  BlockShape(const Plan& plan, size_t row_count)
+      : column_bytes(plan.column_bytes), sum_bytes(plan.group_count * kLanes * sizeof(float)) {
+    const size_t needed = vectors_of(row_count);
+    const size_t asked_for = plan.general_nodes.empty() ? plan.split_columns : plan.column_bytes;
+    const size_t most = plan.general_nodes.empty() ? kLongBlockBytes : kBlockBytes;
+    vectors = std::min(kBitVectors, most / (asked_for + sum_bytes));
+    if (plan.condition_count != 0 && vectors > kFewVectors && needed > kFewVectors) {
+      column_bytes = asked_for;
+      condition_bytes = plan.condition_count * kConditionBytes;
+    } else {
+      vectors = std::min(kBitVectors, std::max<size_t>(1, kBlockBytes / (column_bytes + sum_bytes)));
+      condition_bytes = 0;
+    }
+    vectors = std::min(vectors, needed);
+  }
+};
 
 // Up to here each row is predicted on its own: a vector of 32 costs as much as a few rows.
 constexpr size_t kFewRows = 4;
@@ -49,15 +71,13 @@ class Workspace {
 
 }  // namespace
 
-// At most block_vectors() x 32 rows, and where to work on them.
+// Some rows, and where to work on them.
 struct Forest::Block {
   const float* rows;
   size_t first_row, row_count;
-  uint8_t* columns;
+  EncodedRows encoded;
   uint8_t* scratch;
   float* sums;
-
-  size_t vectors() const { return (row_count + kLanes - 1) / kLanes; }
 };
 
 Forest::Forest(Model model) : model_(std::move(model)), plan_(make_plan(model_)) {
@@ -85,18 +105,20 @@ void Forest::predict_margins(RoundRange rounds, const float* rows, size_t row_co
     return;
   }
   if (row_count <= kFewRows) return predict_few(rounds, rows, row_count, base_margin, margins);
-  const size_t vectors = block_vectors(plan_, row_count);
-  const size_t columns_size = vectors * plan_.column_bytes;
-  const size_t sums_size = vectors * groups * kLanes * sizeof(float);
-  Workspace workspace(columns_size + sums_size + scratch_bytes(plan_));
+  const BlockShape shape(plan_, row_count);
+  const size_t columns_size = shape.vectors * shape.column_bytes, sums_size = shape.vectors * shape.sum_bytes;
+  Workspace workspace(columns_size + sums_size + shape.condition_bytes + scratch_bytes(plan_));
   Block block{};
-  block.columns = workspace.take(columns_size);
+  block.encoded.columns = workspace.take(columns_size);
+  block.encoded.column_bytes = shape.column_bytes;
+  if (shape.condition_bytes != 0) block.encoded.conditions = workspace.take(shape.condition_bytes);
   block.sums = reinterpret_cast<float*>(workspace.take(sums_size));
   block.scratch = workspace.take(scratch_bytes(plan_));
   block.rows = rows;
-  for (size_t i = 0; i < row_count; i += vectors * kLanes) {
+  for (size_t i = 0; i < row_count; i += shape.vectors * kLanes) {
     block.first_row = i;
-    block.row_count = std::min(row_count - i, vectors * kLanes);
+    block.row_count = std::min(row_count - i, shape.vectors * kLanes);
+    block.encoded.vector_count = vectors_of(block.row_count);
     predict_block(rounds, block, base_margin, margins);
   }
 }
@@ -104,25 +126,20 @@ void Forest::predict_margins(RoundRange rounds, const float* rows, size_t row_co
 void Forest::predict_block(RoundRange rounds, const Block& block, const float* base_margin,
                            float* margins) const {
   const size_t groups = model_.group_count;
-  // visit(margin, sum) for every row and group.
-  const auto each_sum = [&](auto visit) {
-    for (size_t i = 0; i < block.row_count; ++i) {
+  // The sum of a group for every row: visit(row, group, sum). Rows that are not there begin as any other.
+  const auto each_sum = [&](size_t row_count, auto visit) {
+    for (size_t i = 0; i < row_count; ++i) {
       float* sums = block.sums + i / kLanes * groups * kLanes + i % kLanes;
-      float* row = margins + (block.first_row + i) * groups;
-      for (size_t g = 0; g < groups; ++g) visit(row[g], sums[g * kLanes]);
+      for (size_t g = 0; g < groups; ++g) visit(std::min(i, block.row_count - 1), g, sums[g * kLanes]);
     }
   };
-  for (size_t i = block.first_row; i < block.first_row + block.row_count; ++i) {
-    for (size_t g = 0; g < groups; ++g) margins[i * groups + g] = start_of(i, g, base_margin);
-  }
-  each_sum([](const float& margin, float& sum) { sum = margin; });
-  for (size_t v = 0; v < block.vectors(); ++v) {
-    encode_rows(plan_, block.rows + (block.first_row + v * kLanes) * model_.feature_count,
-                std::min(kLanes, block.row_count - v * kLanes), block.columns + v * plan_.column_bytes);
-  }
-  add_trees(plan_, model_.round_begin[rounds.begin], model_.round_begin[rounds.end], block.columns,
-            block.vectors(), block.scratch, block.sums);
-  each_sum([](float& margin, const float& sum) { margin = sum; });
+  each_sum(block.encoded.vector_count * kLanes,
+           [&](size_t row, size_t g, float& sum) { sum = start_of(block.first_row + row, g, base_margin); });
+  encode_rows(plan_, block.rows + block.first_row * model_.feature_count, block.row_count, block.encoded);
+  add_trees(plan_, model_.round_begin[rounds.begin], model_.round_begin[rounds.end], block.encoded,
+            block.scratch, block.sums);
+  float* own = margins + block.first_row * groups;
+  each_sum(block.row_count, [&](size_t row, size_t g, const float& sum) { own[row * groups + g] = sum; });
 }
 
 void Forest::predict_few(RoundRange rounds, const float* rows, size_t row_count, const float* base_margin,

@@ -14,12 +14,22 @@ namespace confidential_ml {
 // Scratch memory of add_trees(), 32-byte aligned.
 size_t scratch_bytes(const Plan& plan);
 
-// Fills plan.column_bytes at `columns` (32-byte aligned) from 1 to 32 rows.
-void encode_rows(const Plan& plan, const float* rows, size_t row_count, uint8_t* columns);
+// What is made of some rows, 32 to a vector; both memories are 32-byte aligned.
+struct EncodedRows {
+  size_t vector_count;  // at most kBitVectors if there are conditions
+  uint8_t* columns;     // vector_count times
+  size_t column_bytes;  // either Plan::column_bytes, or Plan::split_columns if only conditions of splits are
+                        // asked for
+  uint8_t*
+      conditions;  // Plan::condition_count x kConditionBytes, or nullptr: complete parts look at columns then
+};
 
-// Adds trees [begin, end) for vector_count x 32 encoded rows: sums[vector][group][32].
-void add_trees(const Plan& plan, size_t begin, size_t end, const uint8_t* columns, size_t vector_count,
-               uint8_t* scratch, float* sums);
+// Fills columns and conditions from row_count rows, which are those of all vectors but up to 31.
+void encode_rows(const Plan& plan, const float* rows, size_t row_count, const EncodedRows& encoded);
+
+// Adds trees [begin, end): sums[vector][group][32].
+void add_trees(const Plan& plan, size_t begin, size_t end, const EncodedRows& encoded, uint8_t* scratch,
+               float* sums);
 
 // ---- a single row ----
 

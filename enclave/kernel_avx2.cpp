@@ -20,8 +20,26 @@ inline Bytes equal_bytes(Bytes a, Bytes b) { return _mm256_cmpeq_epi8(a, b); }
 inline Bytes blend(Bytes mask, Bytes if_set, Bytes if_clear) {
   return _mm256_blendv_epi8(if_clear, if_set, mask);
 }
+// Of `~mask & bytes` beside `mask & other` gcc makes two "exclusive or"s, which take an instruction more.
+inline Bytes and_not(Bytes mask, Bytes bytes) { return _mm256_andnot_si256(mask, bytes); }
 inline Bytes add(Bytes a, Bytes b) { return _mm256_add_epi8(a, b); }
 inline Bytes subtract(Bytes a, Bytes b) { return _mm256_sub_epi8(a, b); }
+
+// Bits also come in from the neighbouring byte.
+template <int kShift>
+inline Bytes shift_left(Bytes bytes) {
+  return _mm256_slli_epi16(bytes, kShift);
+}
+template <int kShift>
+inline Bytes shift_right(Bytes bytes) {
+  return _mm256_srli_epi16(bytes, kShift);
+}
+
+// Of a chain of "or"s gcc makes a tree, which takes more registers than there are.
+inline Bytes keep_order(Bytes bytes) {
+  __asm__("" : "+x"(bytes));
+  return bytes;
+}
 
 // table[at - 16 chunk] where at is in [16 chunk, 16 chunk + 16), else 0.
 inline Bytes position_in_chunk(Bytes at, uint32_t chunk) {
@@ -37,7 +55,7 @@ inline void add_floats(float* sums, Bytes bits) {
   _mm256_store_ps(sums, _mm256_load_ps(sums) + _mm256_castsi256_ps(bits));
 }
 
-// Interleaves the planes; it undoes the order in which pack() leaves the rows.
+// Interleaves the planes; it undoes the order in which make_keys() leaves the rows.
 inline void add_planes(const Bytes* planes, float* sums) {
   const Bytes low01 = _mm256_unpacklo_epi8(planes[0], planes[1]);
   const Bytes high01 = _mm256_unpackhi_epi8(planes[0], planes[1]);
@@ -49,8 +67,13 @@ inline void add_planes(const Bytes* planes, float* sums) {
   add_floats(sums + 24, _mm256_unpackhi_epi16(high01, high23));
 }
 
-// Bytes [0, 8) of 4 x 8 words below 256. Within each half of 16 bytes stand 4 words of each in turn, which
-// makes byte plane order: row 8 i + j is at 16 (j / 4) + 4 i + j % 4.
+// Masks of 4 x 8 words, as bytes. Within each half of 16 bytes stand 4 words of each in turn, which makes
+// byte plane order: row 8 i + j is at 16 (j / 4) + 4 i + j % 4.
+inline Bytes pack_masks(const Words* words) {
+  return _mm256_packs_epi16(_mm256_packs_epi32(words[0], words[1]), _mm256_packs_epi32(words[2], words[3]));
+}
+
+// 4 x 8 words below 256, in the same order.
 inline Bytes pack(const Words* words) {
   return _mm256_packus_epi16(_mm256_packs_epi32(words[0], words[1]), _mm256_packs_epi32(words[2], words[3]));
 }
@@ -61,84 +84,51 @@ inline Words gather(const float* const* rows, uint32_t feature) {
                                             rows[6][feature], rows[7][feature]));
 }
 
-// table[index % (8 kChunks)]: a permutation within each chunk, then blends by the upper bits of the index.
-template <int kChunks, int kUpperBit>
-inline Words select_key(const int32_t* table, Words index) {
-  if constexpr (kChunks == 1) {
-    const Words chunk = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(table));
-    return _mm256_permutevar8x32_epi32(chunk, index);
-  } else {
-    const Words low = select_key<kChunks / 2, kUpperBit - 1>(table, index);
-    const Words high = select_key<kChunks / 2, kUpperBit - 1>(table + 4 * kChunks, index);
-    const __m256 to_sign = _mm256_castsi256_ps(_mm256_slli_epi32(index, 31 - kUpperBit));
-    return _mm256_castps_si256(
-        _mm256_blendv_ps(_mm256_castsi256_ps(low), _mm256_castsi256_ps(high), to_sign));
-  }
-}
-
-// Four times 8 rows, so that the steps of one group need not wait for each other.
-struct Group {
-  Words value, count;
-};
-
-// One level of a binary search doubles the count so far and adds 0 or 1.
-template <int kLevel>
-inline void search_level(const int32_t* keys, Group* group) {
-  constexpr int kChunks = kLevel <= 3 ? 1 : 1 << (kLevel - 3);
-  const Words is_less = _mm256_cmpgt_epi32(select_key<kChunks, kLevel - 1>(keys, group->count), group->value);
-  group->count = _mm256_slli_epi32(group->count, 1) | _mm256_andnot_si256(is_less, _mm256_set1_epi32(1));
-}
-
-template <int kLevel, int kLevels>
-inline void search(const int32_t* keys, Group* groups) {
-  if constexpr (kLevel < kLevels) {
-    constexpr int kChunks = kLevel <= 3 ? 1 : 1 << (kLevel - 3);
-    search_level<kLevel>(keys, groups);
-    search_level<kLevel>(keys, groups + 1);
-    search_level<kLevel>(keys, groups + 2);
-    search_level<kLevel>(keys, groups + 3);
-    search<kLevel + 1, kLevels>(keys + 8 * kChunks, groups);
-  }
-}
-
-// Ranks of the feature among the thresholds; a missing value has rank 0 and is marked in `missing`.
-template <int kLevels>
-inline Bytes rank(const float* const* rows, uint32_t feature, const int32_t* keys, Bytes* missing) {
-  Words missing_words[4];
-  Group groups[4];
+// order_key() of 32 rows; a missing value has the smallest and is marked in `missing`.
+inline void make_keys(const float* const* rows, uint32_t feature, Bytes* planes, Bytes* missing) {
+  Words missing_words[4], bytes[4];
+  // In each half the lowest bytes of the four words, then the next ones; lower bytes in the order of signed
+  // ones.
+  const Words by_bytes =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
   for (int i = 0; i < 4; ++i) {
     const Words bits = gather(rows + 8 * i, feature);
     const Words magnitude = bits & _mm256_set1_epi32(0x7fffffff);
-    const Words key = _mm256_sign_epi32(magnitude, bits | _mm256_set1_epi32(1));  // order_key()
-    const Words is_nan = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7f800000));
-    groups[i] = {_mm256_blendv_epi8(key, _mm256_set1_epi32(INT32_MIN), is_nan), _mm256_setzero_si256()};
-    missing_words[i] = _mm256_srli_epi32(is_nan, 24);
+    const Words key = _mm256_sign_epi32(magnitude, bits | _mm256_set1_epi32(1));
+    missing_words[i] = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7f800000));
+    const Words known = _mm256_blendv_epi8(key, _mm256_set1_epi32(INT32_MIN), missing_words[i]);
+    bytes[i] = _mm256_shuffle_epi8(known ^ _mm256_set1_epi32(0x808080), by_bytes);
   }
-  search<0, kLevels>(keys, groups);
-  const Words ranks[4] = {groups[0].count, groups[1].count, groups[2].count, groups[3].count};
-  *missing = pack(missing_words);
-  return pack(ranks);
+  *missing = pack_masks(missing_words);
+  const Words low01 = _mm256_unpacklo_epi32(bytes[0], bytes[1]);
+  const Words high01 = _mm256_unpackhi_epi32(bytes[0], bytes[1]);
+  const Words low23 = _mm256_unpacklo_epi32(bytes[2], bytes[3]);
+  const Words high23 = _mm256_unpackhi_epi32(bytes[2], bytes[3]);
+  planes[0] = _mm256_unpacklo_epi64(low01, low23);
+  planes[1] = _mm256_unpackhi_epi64(low01, low23);
+  planes[2] = _mm256_unpacklo_epi64(high01, high23);
+  planes[3] = _mm256_unpackhi_epi64(high01, high23);
 }
 
-Bytes rank(const float* const* rows, const Window& window, const int32_t* keys, Bytes* missing) {
-  switch (window.levels) {
-    case 1:
-      return rank<1>(rows, window.feature, keys, missing);
-    case 2:
-      return rank<2>(rows, window.feature, keys, missing);
-    case 3:
-      return rank<3>(rows, window.feature, keys, missing);
-    case 4:
-      return rank<4>(rows, window.feature, keys, missing);
-    case 5:
-      return rank<5>(rows, window.feature, keys, missing);
-    case 6:
-      return rank<6>(rows, window.feature, keys, missing);
-    case 7:
-      return rank<7>(rows, window.feature, keys, missing);
-    default:
-      return rank<8>(rows, window.feature, keys, missing);
+// short_category_of() of 32 rows.
+inline void short_categories(const float* const* rows, uint32_t feature, Bytes* byte, Bytes* bit) {
+  constexpr int kTooLarge = 0x42f00000;  // 120
+  static_assert(kMissingByte == 120 / 8);
+  Words bytes[4], bits[4];
+  for (int i = 0; i < 4; ++i) {
+    const Words x = gather(rows + 8 * i, feature);
+    const Words magnitude = x & _mm256_set1_epi32(0x7fffffff);
+    const Words missing = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7f800000));
+    const Words not_negative =
+        _mm256_cmpgt_epi32(x, _mm256_set1_epi32(-1)) | _mm256_cmpeq_epi32(magnitude, _mm256_setzero_si256());
+    const Words known = not_negative & _mm256_cmpgt_epi32(_mm256_set1_epi32(kTooLarge), magnitude);
+    const Words category = _mm256_cvttps_epi32(_mm256_castsi256_ps(magnitude & known));
+    const Words own = _mm256_sllv_epi32(_mm256_set1_epi32(1), category & _mm256_set1_epi32(7)) & known;
+    bytes[i] = _mm256_srli_epi32(category, 3) | (missing & _mm256_set1_epi32(kMissingByte));
+    bits[i] = own | (missing & _mm256_set1_epi32(0xff));
   }
+  *byte = pack(bytes);
+  *bit = pack(bits);
 }
 
 // ---- for a single row ----

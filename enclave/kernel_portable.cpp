@@ -3,6 +3,7 @@
 #include <cstring>
 #include <utility>
 
+#include "enclave/category.h"
 #include "enclave/kernel.h"
 #include "enclave/masks.h"
 
@@ -37,8 +38,20 @@ inline Bytes equal_bytes(Bytes a, Bytes b) {
   return by_halves(a, b, [](Half x, Half y) -> Half { return x == y; });
 }
 inline Bytes blend(Bytes mask, Bytes if_set, Bytes if_clear) { return (mask & if_set) | (~mask & if_clear); }
+inline Bytes and_not(Bytes mask, Bytes bytes) { return ~mask & bytes; }
 inline Bytes add(Bytes a, Bytes b) { return Bytes(Unsigned(a) + Unsigned(b)); }
 inline Bytes subtract(Bytes a, Bytes b) { return Bytes(Unsigned(a) - Unsigned(b)); }
+
+template <int kShift>
+inline Bytes shift_left(Bytes bytes) {
+  return Bytes(Unsigned(bytes) << kShift);
+}
+template <int kShift>
+inline Bytes shift_right(Bytes bytes) {
+  return Bytes(Unsigned(bytes) >> kShift);
+}
+
+inline Bytes keep_order(Bytes bytes) { return bytes; }
 
 inline Bytes position_in_chunk(Bytes at, uint32_t chunk) { return at ^ broadcast(16 * chunk); }
 
@@ -67,15 +80,23 @@ uint32_t count_not_above(int32_t value, const Window& window, const int32_t* key
   return count;
 }
 
-Bytes rank(const float* const* rows, const Window& window, const int32_t* keys, Bytes* missing) {
-  Bytes ranks{};
+inline void make_keys(const float* const* rows, uint32_t feature, Bytes* planes, Bytes* missing) {
   for (size_t i = 0; i < kLanes; ++i) {
-    const float x = rows[i][window.feature];
+    const float x = rows[i][feature];
     const uint32_t is_missing = is_nan(x);
-    ranks[i] = static_cast<int8_t>(count_not_above(order_key(x), window, keys) & ~is_missing);
+    const uint32_t key =
+        select(is_missing, uint32_t{1} << 31, static_cast<uint32_t>(order_key(x))) ^ 0x808080u;
     (*missing)[i] = static_cast<int8_t>(is_missing);
+    for (size_t p = 0; p < 4; ++p) planes[p][i] = static_cast<int8_t>(key >> (8 * p));
   }
-  return ranks;
+}
+
+inline void short_categories(const float* const* rows, uint32_t feature, Bytes* byte, Bytes* bit) {
+  for (size_t i = 0; i < kLanes; ++i) {
+    const Category category = short_category_of(rows[i][feature]);
+    (*byte)[i] = static_cast<int8_t>(category.byte);
+    (*bit)[i] = static_cast<int8_t>(category.bit);
+  }
 }
 
 // ---- for a single row ----

@@ -1,10 +1,13 @@
 // The algorithm of kernel.h for batches, included by the file that defines the vectors:
 //
-//   Bytes, load, store, broadcast, greater, equal_bytes, blend, add, subtract, &, |, ^
+//   Bytes, load, store, broadcast, greater, equal_bytes, blend, add, subtract, &, |, ^, ~, and_not
+//   keep_order                    of what is computed before and after
 //   position_in_chunk, look_up    selection from 16 bytes
 //   look_up_low                   the same by the low four bits of what is below 128
 //   add_planes                    four byte planes, as 32 floats, onto sums
-//   rank                          rows to column
+//   shift_left, shift_right       of each byte, with bits of its neighbour coming in
+//   make_keys                     a feature of 32 rows, as four byte planes
+//   short_categories              the same as categories
 //   lane_of                       where a row stands in a vector
 //
 // No #pragma once: it is part of one source file, not an interface.
@@ -14,6 +17,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "enclave/category.h"
 #include "enclave/masks.h"
 
 namespace confidential_ml {
@@ -23,26 +27,86 @@ namespace {
 
 // ---- from rows to columns ----
 
-void encode_window(const Plan& plan, const Window& window, const float* const* rows, uint8_t* columns) {
-  Bytes missing{};
-  const Bytes low = rank(rows, window, plan.keys.data() + window.first_key, &missing);
-  const Bytes to_signed = broadcast(0x80);
-  if (window.column[0] != kNoColumn) store(columns + window.column[0], (low | missing) ^ to_signed);
-  if (window.column[1] != kNoColumn) store(columns + window.column[1], low ^ to_signed);
-}
-
-// Where a value stands in a set of categories: its byte, and the bit in it or 0 if it is no category.
-struct Category {
-  uint32_t byte, bit;
+// Keys as planes of bytes, from the lowest to the highest, that are in order as signed bytes.
+struct Keys {
+  Bytes plane[4];
 };
 
-CML_INLINE Category category_of(float x) {
-  const uint32_t bits = bits_of(x), exponent = bits >> 23 & 0xff;
-  const uint32_t is_zero = equal(bits << 1, 0);
-  const uint32_t valid = below(exponent, 127 + 24) & (~negative(bits) | is_zero);  // 0 <= x < 2^24
-  const uint32_t whole = valid & ~below(exponent, 127);                            // 1 <= x < 2^24
-  const uint32_t category = whole & (((bits & 0x7fffff) | 0x800000) >> ((150 - exponent) & 31));
-  return {category >> 3, valid & 1u << (category & 7)};
+CML_INLINE Bytes at_least(const Keys& a, const Keys& b) {
+  Bytes found = greater(a.plane[0], b.plane[0]) | equal_bytes(a.plane[0], b.plane[0]);
+  for (size_t p = 1; p < 4; ++p) {
+    found = greater(a.plane[p], b.plane[p]) | (equal_bytes(a.plane[p], b.plane[p]) & found);
+  }
+  return found;
+}
+
+// One level of a binary search doubles the count so far and adds 0 or 1.
+template <int kLevel>
+CML_INLINE void search_level(const uint8_t* table, const Keys& values, Bytes* count) {
+  constexpr uint32_t kChunks = kLevel <= 4 ? 1 : 1u << (kLevel - 4);
+  Keys keys{};
+  for (uint32_t c = 0; c < kChunks; ++c, table += kChunkBytes) {
+    const Bytes position = kChunks == 1 ? *count : position_in_chunk(*count, c);
+    for (size_t p = 0; p < 4; ++p) keys.plane[p] = keys.plane[p] | look_up(table + 16 * p, position);
+  }
+  *count = subtract(add(*count, *count), at_least(values, keys));  // minus a mask is plus one
+}
+
+// How many thresholds are <= the values.
+template <int kLevels>
+Bytes rank(const uint8_t* tables, const Keys& values) {
+  Bytes count = broadcast(0);
+  const auto level = [&](auto number) {
+    if constexpr (number < kLevels)
+      search_level<number>(tables + kChunkBytes * chunks_before(number), values, &count);
+  };
+  level(std::integral_constant<int, 0>{});
+  level(std::integral_constant<int, 1>{});
+  level(std::integral_constant<int, 2>{});
+  level(std::integral_constant<int, 3>{});
+  level(std::integral_constant<int, 4>{});
+  level(std::integral_constant<int, 5>{});
+  level(std::integral_constant<int, 6>{});
+  level(std::integral_constant<int, 7>{});
+  return count;
+}
+
+Bytes rank_in(const Window& window, const uint8_t* tables, const Keys& values) {
+  switch (window.levels) {
+    case 1:
+      return rank<1>(tables, values);
+    case 2:
+      return rank<2>(tables, values);
+    case 3:
+      return rank<3>(tables, values);
+    case 4:
+      return rank<4>(tables, values);
+    case 5:
+      return rank<5>(tables, values);
+    case 6:
+      return rank<6>(tables, values);
+    case 7:
+      return rank<7>(tables, values);
+    default:
+      return rank<8>(tables, values);
+  }
+}
+
+// The windows of a feature follow each other, so its keys are made once.
+void encode_windows(const Plan& plan, const float* const* rows, uint8_t* columns) {
+  const Bytes to_signed = broadcast(0x80);
+  uint32_t feature = UINT32_MAX;
+  Keys keys{};
+  Bytes missing = broadcast(0);
+  for (const Window& window : plan.windows) {
+    if (window.feature != feature) {
+      feature = window.feature;
+      make_keys(rows, feature, keys.plane, &missing);
+    }
+    const Bytes low = rank_in(window, plan.key_tables.data() + window.first_table, keys);
+    if (window.column[0] != kNoColumn) store(columns + window.column[0], (low | missing) ^ to_signed);
+    if (window.column[1] != kNoColumn) store(columns + window.column[1], low ^ to_signed);
+  }
 }
 
 // Planes: the byte of the category, its lowest 5 bits; the bit; bits 5 to 12 of the byte; bits 13 to 20;
@@ -60,29 +124,29 @@ void encode_category(const CategoryFeature& feature, const float* const* rows, u
   }
 }
 
-// Of a feature whose sets are short: categories that are in none, and missing ones, have bytes of their own.
-CML_INLINE Category short_category_of(float x) {
-  const Category category = category_of(x);
-  const uint32_t known = below(category.byte, kMissingByte), missing = is_nan(x);
-  return {select(missing, kMissingByte, category.byte & 31),
-          select(missing, uint32_t{0xff}, known & category.bit)};
-}
-
-// Planes: the byte; the bit, or 0 if no set has it.
-void encode_short_category(const CategoryFeature& feature, const float* const* rows, uint8_t* planes) {
-  for (size_t i = 0; i < kLanes; ++i) {
-    const Category category = short_category_of(rows[i][feature.feature]);
-    planes[lane_of(i)] = static_cast<uint8_t>(category.byte);
-    planes[kLanes + lane_of(i)] = static_cast<uint8_t>(category.bit);
-  }
-}
-
 // Smallest for left, largest for right.
 CML_INLINE Bytes to_column(Bytes goes_right) {
   return equal_bytes(goes_right, broadcast(0)) ^ broadcast(0x7f);
 }
 
-void encode_split(const Plan& plan, const CategorySplit& split, const uint8_t* planes, uint8_t* columns) {
+// Where one vector's rows are encoded to. Eight vectors share the bytes of a condition, the first one begins
+// them.
+struct Target {
+  uint8_t* columns;
+  bool has_split_columns;
+  uint8_t* conditions;  // or nullptr
+  size_t vector;
+
+  CML_INLINE void put(const CategorySplit& split, Bytes goes_right) const {
+    if (has_split_columns) store(columns + split.column, to_column(goes_right));
+    if (conditions == nullptr || split.condition == kNoCondition) return;
+    uint8_t* condition = conditions + split.condition * kConditionBytes;
+    const Bytes own = equal_bytes(goes_right, broadcast(0)) & broadcast(1u << vector);
+    store(condition, vector == 0 ? own : own | load(condition));
+  }
+};
+
+void encode_split(const Plan& plan, const CategorySplit& split, const uint8_t* planes, const Target& target) {
   const Bytes byte_in_chunk = load(planes), bit = load(planes + kLanes);
   const Bytes number_low = load(planes + 2 * kLanes), number_high = load(planes + 3 * kLanes);
   const Bytes first_half = position_in_chunk(byte_in_chunk, 0),
@@ -96,23 +160,28 @@ void encode_split(const Plan& plan, const CategorySplit& split, const uint8_t* p
     found = found | (members & bit & here);
   }
   const Bytes missing = load(planes + 4 * kLanes) & broadcast(split.missing_goes_right ? 0xff : 0);
-  store(columns + split.column, to_column(found | missing));
+  target.put(split, found | missing);
 }
 
 void encode_splits(const Plan& plan, const CategoryFeature& feature, const float* const* rows,
-                   uint8_t* columns) {
-  uint8_t* planes = columns + feature.planes;
+                   const Target& target) {
+  uint8_t* planes = target.columns + feature.planes;
   const CategorySplit* splits = plan.category_splits.data() + feature.first_split;
   if (feature.is_short == 0) {
     encode_category(feature, rows, planes);
-    for (uint32_t s = 0; s < feature.split_count; ++s) encode_split(plan, splits[s], planes, columns);
+    for (uint32_t s = 0; s < feature.split_count; ++s) encode_split(plan, splits[s], planes, target);
     return;
   }
-  encode_short_category(feature, rows, planes);
-  const Bytes byte = position_in_chunk(load(planes), 0), bit = load(planes + kLanes);
+  // Planes: the byte; the bit, or 0 if no set has it.
+  Bytes byte, bit;
+  short_categories(rows, feature.feature, &byte, &bit);
+  store(planes, byte);
+  store(planes + kLanes, bit);
+  if (!target.has_split_columns) return;
+  const Bytes position = position_in_chunk(byte, 0);
   for (uint32_t s = 0; s < feature.split_count; ++s) {
-    const Bytes members = look_up(plan.category_chunks[splits[s].first_chunk].bits, byte);
-    store(columns + splits[s].column, to_column(members & bit));
+    const Bytes members = look_up(plan.category_chunks[splits[s].first_chunk].bits, position);
+    store(target.columns + splits[s].column, to_column(members & bit));
   }
 }
 
@@ -154,14 +223,14 @@ CML_INLINE Abreast<kVectors> blend(const Abreast<kVectors>& mask, const Abreast<
 // Of what `of_node` gives for the nodes of a level that of the one that has been come to. kChosen levels have
 // been decided on: what differs in their bits alone has become one. The root's is first, so that the rest
 // need not wait for the level above.
-template <int kLevel, int kChosen = kLevel, size_t kPlace = 0, int kDepth, size_t kVectors, typename OfNode>
-CML_INLINE Abreast<kVectors> chosen_at(const Way<kDepth, kVectors>& way, const OfNode& of_node) {
+template <int kLevel, int kChosen = kLevel, size_t kPlace = 0, typename AnyWay, typename OfNode>
+CML_INLINE auto chosen_at(const AnyWay& way, const OfNode& of_node) {
   if constexpr (kChosen == 0) {
     return of_node((size_t{1} << kLevel) - 1 + kPlace);
   } else {
     constexpr size_t kLeft = kPlace + (size_t{1} << (kLevel - kChosen));
-    const Abreast<kVectors> if_left = chosen_at<kLevel, kChosen - 1, kLeft>(way, of_node);
-    const Abreast<kVectors> if_right = chosen_at<kLevel, kChosen - 1, kPlace>(way, of_node);
+    const auto if_left = chosen_at<kLevel, kChosen - 1, kLeft>(way, of_node);
+    const auto if_right = chosen_at<kLevel, kChosen - 1, kPlace>(way, of_node);
     return blend(way.left[kChosen - 1], if_left, if_right);
   }
 }
@@ -232,11 +301,10 @@ void fill_exit_slots(uint8_t* slots) {
 // that is reached from a node; those of the exits themselves are constant. Several vectors go together, since
 // fetching a node costs as much as evaluating it for one.
 template <size_t kVectors>
-CML_INLINE void general_exits(const Plan& plan, const Part& part, const uint8_t* columns, uint8_t* slots,
-                              Bytes* exits) {
+CML_INLINE void general_exits(const Plan& plan, const Part& part, const uint8_t* columns, size_t column_bytes,
+                              uint8_t* slots, Bytes* exits) {
   const int8_t* limits = plan.node_limits.data() + part.first_node;
   const GeneralNode* nodes = plan.general_nodes.data() + part.first_general;
-  const size_t column_bytes = plan.column_bytes;
   for (size_t v = 0; v < kVectors; ++v) exits[v] = broadcast(static_cast<uint32_t>(v));
   const size_t others = part.node_count - part.lowest_count;
   for (size_t i = part.node_count; i-- > others;) {
@@ -273,15 +341,22 @@ CML_INLINE void for_vectors(size_t first, size_t end, const Act& act) {
 
 // ---- from exits to values ----
 
-// The four planes are written out: in a loop gcc keeps them in memory.
-CML_INLINE void select_leaves(const uint8_t* table, uint32_t chunk_count, Bytes exit, Bytes* planes) {
-  Bytes plane0 = broadcast(0), plane1 = plane0, plane2 = plane0, plane3 = plane0;
+// Leaves of several vectors' exits: what is not in a chunk is 0 there. The four planes are written out: in a
+// loop gcc keeps them in memory.
+template <size_t kVectors>
+CML_INLINE void select_leaves(const uint8_t* table, uint32_t chunk_count, const Abreast<kVectors>& exits,
+                              Abreast<kVectors>* planes) {
+  Abreast<kVectors> plane0, plane1, plane2, plane3;
+  for (size_t v = 0; v < kVectors; ++v)
+    plane0.of[v] = plane1.of[v] = plane2.of[v] = plane3.of[v] = broadcast(0);
   for (uint32_t c = 0; c < chunk_count; ++c, table += kChunkBytes) {
-    const Bytes position = position_in_chunk(exit, c);
-    plane0 = plane0 | look_up(table, position);
-    plane1 = plane1 | look_up(table + 16, position);
-    plane2 = plane2 | look_up(table + 32, position);
-    plane3 = plane3 | look_up(table + 48, position);
+    for (size_t v = 0; v < kVectors; ++v) {
+      const Bytes position = position_in_chunk(exits.of[v], c);
+      plane0.of[v] = keep_order(plane0.of[v] | look_up(table, position));
+      plane1.of[v] = keep_order(plane1.of[v] | look_up(table + 16, position));
+      plane2.of[v] = keep_order(plane2.of[v] | look_up(table + 32, position));
+      plane3.of[v] = keep_order(plane3.of[v] | look_up(table + 48, position));
+    }
   }
   planes[0] = plane0;
   planes[1] = plane1;
@@ -292,39 +367,23 @@ CML_INLINE void select_leaves(const uint8_t* table, uint32_t chunk_count, Bytes 
 // What is the same for all trees.
 struct Run {
   const Plan& plan;
-  const uint8_t* columns;
-  size_t vector_count;
+  const EncodedRows& rows;
   uint8_t* scratch;
   float* sums;
 
-  const uint8_t* columns_of(size_t vector) const { return columns + vector * plan.column_bytes; }
+  const uint8_t* columns_of(size_t vector) const { return rows.columns + vector * rows.column_bytes; }
   float* sums_of(size_t vector, size_t group) const {
     return sums + (vector * plan.group_count + group) * kLanes;
   }
 };
 
+template <size_t kVectors>
 CML_INLINE void add_leaves(const Run& run, const PlannedTree& tree, const Part& part, uint32_t chunk_count,
-                           size_t vector, Bytes exit) {
+                           size_t first_vector, const Abreast<kVectors>& exits) {
   const uint8_t* table = run.plan.leaves.data() + part.first_leaf;
   for (uint32_t g = 0; g < run.plan.leaf_size; ++g, table += chunk_count * kChunkBytes) {
-    Bytes planes[4];
-    select_leaves(table, chunk_count, exit, planes);
-    add_planes(planes, run.sums_of(vector, tree.group + g));
-  }
-}
-
-template <int kDepth, size_t kVectors>
-CML_INLINE void add_complete_leaves(const Run& run, const PlannedTree& tree, const Part& part,
-                                    size_t first_vector, Way<kDepth, kVectors> way) {
-  constexpr int kChunkBits = chunk_bits(kDepth);
-  // look_up_low() takes no more than seven bits.
-  if (kDepth > 7) {
-    for (size_t v = 0; v < kVectors; ++v) way.place.of[v] = way.place.of[v] & broadcast(15);
-  }
-  const uint8_t* table = run.plan.leaves.data() + part.first_leaf;
-  for (uint32_t g = 0; g < run.plan.leaf_size; ++g, table += kChunkBytes << kChunkBits) {
     Abreast<kVectors> planes[4];
-    for (size_t p = 0; p < 4; ++p) planes[p] = entry_at<kChunkBits, kChunkBytes>(table + 16 * p, way);
+    select_leaves(table, chunk_count, exits, planes);
     for (size_t v = 0; v < kVectors; ++v) {
       const Bytes of_vector[4] = {planes[0].of[v], planes[1].of[v], planes[2].of[v], planes[3].of[v]};
       add_planes(of_vector, run.sums_of(first_vector + v, tree.group + g));
@@ -332,25 +391,151 @@ CML_INLINE void add_complete_leaves(const Run& run, const PlannedTree& tree, con
   }
 }
 
+constexpr uint32_t chunks_of(int depth) { return depth <= 4 ? 1 : 1u << (depth - 4); }
+
 // Not inlined: clang finds fewer registers for all depths in one function.
 template <int kDepth>
-[[gnu::noinline]] void add_complete(const Run& run, const PlannedTree& tree, const Part& part) {
+[[gnu::noinline]] void add_complete_by_columns(const Run& run, const PlannedTree& tree, const Part& part) {
   const Plan& plan = run.plan;
-  for_vectors<kPair>(0, run.vector_count, [&](size_t first, auto count) {
+  for_vectors<kPair>(0, run.rows.vector_count, [&](size_t first, auto count) {
     Nodes<count> nodes{
         plan.node_columns.data() + part.first_node, plan.node_limits.data() + part.first_node, {}};
     for (size_t v = 0; v < count; ++v) nodes.columns[v] = run.columns_of(first + v);
-    add_complete_leaves(run, tree, part, first,
-                        way_down<kDepth>(nodes, std::make_integer_sequence<int, kDepth>{}));
+    const auto way = way_down<kDepth>(nodes, std::make_integer_sequence<int, kDepth>{});
+    add_leaves(run, tree, part, chunks_of(kDepth), first, way.place);
   });
 }
 
+// ---- a bit for each row ----
+
+// Of 256 rows, bit v of a byte being that of a row of vector v.
+struct Bits {
+  Bytes of;
+};
+
+CML_INLINE Bits blend(Bits mask, Bits if_set, Bits if_clear) {
+  return {(mask.of & if_set.of) | and_not(mask.of, if_clear.of)};
+}
+
+template <int kShift>
+CML_INLINE void exchange_bits(uint32_t mask, Bytes* upper_of, Bytes* lower_of) {
+  const Bytes different = (shift_right<kShift>(*upper_of) ^ *lower_of) & broadcast(mask);
+  *lower_of = *lower_of ^ different;
+  *upper_of = *upper_of ^ shift_left<kShift>(different);
+}
+
+// Of 8 vectors, each byte's 8 x 8 bits: bit v of vector p becomes bit p of vector v.
+CML_INLINE void transpose_bits(Bytes* vectors) {
+  for (size_t v = 0; v < 4; ++v) exchange_bits<4>(0x0f, vectors + v, vectors + v + 4);
+  for (const size_t v : {0u, 1u, 4u, 5u}) exchange_bits<2>(0x33, vectors + v, vectors + v + 2);
+  for (const size_t v : {0u, 2u, 4u, 6u}) exchange_bits<1>(0x55, vectors + v, vectors + v + 1);
+}
+
+// Of the splits of a feature whose sets are short. Each set is looked up in for all vectors, since fetching
+// it takes longer than that.
+void make_split_conditions(const Plan& plan, const CategoryFeature& feature, const EncodedRows& rows) {
+  Bytes positions[kBitVectors], bits[kBitVectors];
+  for (size_t v = 0; v < kBitVectors; ++v) {
+    const uint8_t* planes =
+        rows.columns + std::min(v, rows.vector_count - 1) * rows.column_bytes + feature.planes;
+    positions[v] = position_in_chunk(load(planes), 0);
+    bits[v] = load(planes + kLanes);
+  }
+  for (uint32_t s = 0; s < feature.split_count; ++s) {
+    const CategorySplit& split = plan.category_splits[feature.first_split + s];
+    if (split.condition == kNoCondition) continue;
+    const uint8_t* set = plan.category_chunks[split.first_chunk].bits;
+    Bytes goes_left = broadcast(0);
+    for (size_t v = 0; v < kBitVectors; ++v) {
+      goes_left =
+          goes_left | (equal_bytes(look_up(set, positions[v]) & bits[v], broadcast(0)) & broadcast(1u << v));
+    }
+    store(rows.conditions + split.condition * kConditionBytes, goes_left);
+  }
+}
+
+// Of numbers of some bits: whether they are below 0, 1, 2 ..., or at most 0, 1, 2 ... if `of_none` is all
+// ones. Each bit makes two comparisons of one, and a switch says which of the two comes first.
+inline void fill_comparisons(const Bytes* bits, uint32_t bit_count, const uint8_t* switches, Bytes of_none,
+                             Bytes* table) {
+  table[0] = of_none;
+  for (size_t bit = 0, size = 1; bit < bit_count; ++bit, size *= 2) {
+    for (size_t n = 0; n < size; ++n) {
+      const Bytes if_less = and_not(bits[bit], table[n]), if_not_less = table[n] | ~bits[bit];
+      const Bytes exchanged = (if_less ^ if_not_less) & broadcast(*switches++);
+      table[n] = if_less ^ exchanged;
+      table[size + n] = if_not_less ^ exchanged;
+    }
+  }
+}
+
+// A number is below 16 h + l if its upper half is below h, or is h and its lower half is below l.
+void make_conditions(const Plan& plan, const Thermometer& thermometer, const EncodedRows& rows) {
+  Bytes bits[kBitVectors], low[kHalfCodes], high[kHalfCodes], high_or_equal[kHalfCodes];
+  for (size_t v = 0; v < kBitVectors; ++v) {
+    bits[v] =
+        load(rows.columns + std::min(v, rows.vector_count - 1) * rows.column_bytes + thermometer.column) ^
+        broadcast(0x80);
+  }
+  transpose_bits(bits);
+  const uint8_t* switches = plan.switches.data() + thermometer.first_switch;
+  // Codes have no more bits than limits, but for that of missing values, which is below none of them either
+  // way.
+  fill_comparisons(bits, thermometer.low_bits(), switches, broadcast(0), low);
+  fill_comparisons(bits + kHalfBits, thermometer.high_bits(), switches + kHalfCodes, broadcast(0), high);
+  fill_comparisons(bits + kHalfBits, thermometer.high_bits(), switches + kHalfCodes, broadcast(0xff),
+                   high_or_equal);
+  uint8_t* condition = rows.conditions + thermometer.first_condition * kConditionBytes;
+  for (size_t h = 0; h < size_t{1} << thermometer.high_bits(); ++h) {
+    for (size_t l = 0; l < size_t{1} << thermometer.low_bits(); ++l, condition += kConditionBytes) {
+      store(condition, high[h] | (high_or_equal[h] & low[l]));
+    }
+  }
+}
+
+// As Way, but with a bit for each of all rows, and the places are only known when all levels are.
+template <int kDepth>
+struct WayInBits {
+  Bits left[kDepth];
+};
+
+// The exits of the rows of 8 vectors.
+template <int kDepth, int... kLevel>
+CML_INLINE void exits_by_conditions(const uint32_t* node_conditions, const uint8_t* conditions, Bytes* exits,
+                                    std::integer_sequence<int, kLevel...>) {
+  WayInBits<kDepth> way{};
+  const auto condition = [&](size_t node) { return Bits{load(conditions + node_conditions[node])}; };
+  ((way.left[kLevel] = chosen_at<kLevel>(way, condition)), ...);
+  for (size_t bit = 0; bit < kBitVectors; ++bit) {
+    exits[bit] = bit < kDepth ? way.left[kDepth - 1 - bit].of : broadcast(0);
+  }
+  transpose_bits(exits);
+}
+
+template <int kDepth>
+[[gnu::noinline]] void add_complete_by_conditions(const Run& run, const PlannedTree& tree, const Part& part) {
+  Bytes exits[kBitVectors];
+  exits_by_conditions<kDepth>(run.plan.node_conditions.data() + part.first_node, run.rows.conditions, exits,
+                              std::make_integer_sequence<int, kDepth>{});
+  for_vectors<kPair>(0, run.rows.vector_count, [&](size_t first, auto count) {
+    Abreast<count> own;
+    for (size_t v = 0; v < count; ++v) own.of[v] = exits[first + v];
+    add_leaves(run, tree, part, chunks_of(kDepth), first, own);
+  });
+}
+
+template <int kDepth>
+void add_complete(const Run& run, const PlannedTree& tree, const Part& part) {
+  if (run.rows.conditions == nullptr) return add_complete_by_columns<kDepth>(run, tree, part);
+  add_complete_by_conditions<kDepth>(run, tree, part);
+}
+
 void add_general(const Run& run, const PlannedTree& tree, const Part& part) {
-  for_vectors(0, run.vector_count, [&](size_t first, auto count) {
+  for_vectors(0, run.rows.vector_count, [&](size_t first, auto count) {
     Bytes exits[count];
-    general_exits<count>(run.plan, part, run.columns_of(first), run.scratch, exits);
+    general_exits<count>(run.plan, part, run.columns_of(first), run.rows.column_bytes, run.scratch, exits);
     for (size_t v = 0; v < count; ++v) {
-      add_leaves(run, tree, part, part.chunk_count, first + v, exits[v]);
+      add_leaves(run, tree, part, part.chunk_count, first + v, Abreast<1>{{exits[v]}});
     }
   });
 }
@@ -359,7 +544,9 @@ void add_general(const Run& run, const PlannedTree& tree, const Part& part) {
 void select_values(const Plan& plan, const Part& part, uint32_t group, Bytes exit, const uint8_t* values,
                    Bytes* planes) {
   const uint8_t* table = plan.leaves.data() + part.first_leaf + group * part.chunk_count * kChunkBytes;
-  select_leaves(table, part.chunk_count, exit, planes);
+  Abreast<1> own[4];
+  select_leaves(table, part.chunk_count, Abreast<1>{{exit}}, own);
+  for (size_t i = 0; i < 4; ++i) planes[i] = own[i].of[0];
   for (uint32_t l = 0; l < part.link_count; ++l) {
     const Link& link = plan.links[part.first_link + l];
     const Bytes taken = equal_bytes(exit, broadcast(link.exit));
@@ -386,10 +573,11 @@ void add_parts(const Run& run, const PlannedTree& tree) {
   const Part* parts = run.plan.parts.data() + tree.first_part;
   uint8_t* exits = run.scratch + slot_bytes(run.plan);
   uint8_t* values = exits + tree.part_count * kSlotWidth;
-  for_vectors(0, run.vector_count, [&](size_t first, auto count) {
+  for_vectors(0, run.rows.vector_count, [&](size_t first, auto count) {
     for (size_t p = 0; p < tree.part_count; ++p) {
       Bytes found[count];
-      general_exits<count>(run.plan, parts[p], run.columns_of(first), run.scratch, found);
+      general_exits<count>(run.plan, parts[p], run.columns_of(first), run.rows.column_bytes, run.scratch,
+                           found);
       for (size_t v = 0; v < count; ++v) store(exits + p * kSlotWidth + v * kLanes, found[v]);
     }
     for (size_t v = 0; v < count; ++v) add_values(run, tree, first + v, exits + v * kLanes, values);
@@ -427,20 +615,29 @@ size_t scratch_bytes(const Plan& plan) {
   return slot_bytes(plan) + plan.largest_tree * (kAbreast + 4) * kLanes;
 }
 
-void encode_rows(const Plan& plan, const float* rows, size_t row_count, uint8_t* columns) {
+void encode_rows(const Plan& plan, const float* rows, size_t row_count, const EncodedRows& encoded) {
   const float* row[kLanes];
-  // Lanes without a row repeat the last one, for nobody to read.
-  for (size_t i = 0; i < kLanes; ++i) {
-    row[i] = rows + (i < row_count ? i : row_count - 1) * plan.feature_count;
+  const bool has_split_columns = encoded.column_bytes > plan.split_columns;
+  for (size_t v = 0; v < encoded.vector_count; ++v) {
+    // Lanes without a row repeat the last one, for nobody to read.
+    for (size_t i = 0; i < kLanes; ++i) {
+      row[i] = rows + std::min(v * kLanes + i, row_count - 1) * plan.feature_count;
+    }
+    const Target target{encoded.columns + v * encoded.column_bytes, has_split_columns, encoded.conditions, v};
+    encode_windows(plan, row, target.columns);
+    for (const CategoryFeature& feature : plan.category_features) encode_splits(plan, feature, row, target);
   }
-  for (const Window& window : plan.windows) encode_window(plan, window, row, columns);
-  for (const CategoryFeature& feature : plan.category_features) encode_splits(plan, feature, row, columns);
+  if (encoded.conditions == nullptr) return;
+  for (const CategoryFeature& feature : plan.category_features) {
+    if (feature.is_short != 0) make_split_conditions(plan, feature, encoded);
+  }
+  for (const Thermometer& thermometer : plan.thermometers) make_conditions(plan, thermometer, encoded);
 }
 
-void add_trees(const Plan& plan, size_t begin, size_t end, const uint8_t* columns, size_t vector_count,
-               uint8_t* scratch, float* sums) {
+void add_trees(const Plan& plan, size_t begin, size_t end, const EncodedRows& encoded, uint8_t* scratch,
+               float* sums) {
   if (!plan.general_nodes.empty()) fill_exit_slots(scratch);
-  const Run run{plan, columns, vector_count, scratch, sums};
+  const Run run{plan, encoded, scratch, sums};
   for (size_t t = begin; t < end; ++t) add_tree(run, plan.trees[t]);
 }
 

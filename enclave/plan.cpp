@@ -7,6 +7,7 @@
 #include "common/limits.h"
 #include "enclave/kernel.h"
 #include "enclave/masks.h"
+#include "enclave/platform.h"
 
 namespace confidential_ml {
 namespace {
@@ -40,6 +41,7 @@ class Planner {
     if (plan_.column_bytes > kMaxColumnBytes) throw PlanLimitExceeded();
     choose_shapes();
     for (size_t t = 0; t < model_.trees.size(); ++t) make_tree(t);
+    make_conditions();
     plan_.leaves.resize(plan_.leaves.size() + kTableSlack);
     plan_.node_limits.resize(plan_.node_limits.size() + kLimitSlack);
   }
@@ -95,16 +97,27 @@ class Planner {
   void add_window(uint32_t feature, size_t begin, uint32_t count) {
     uint32_t levels = 1;
     while (count >= 1u << levels) ++levels;
-    plan_.windows.push_back(
-        {feature, levels, static_cast<uint32_t>(plan_.keys.size()), {kNoColumn, kNoColumn}});
+    const auto first_key = static_cast<uint32_t>(plan_.keys.size());
+    const auto first_table = static_cast<uint32_t>(plan_.key_tables.size());
+    plan_.windows.push_back({feature, levels, first_key, first_table, {kNoColumn, kNoColumn}});
+    plan_.key_tables.resize(first_table + chunks_before(levels) * kChunkBytes);
     for (uint32_t level = 0; level < levels; ++level) {
       const uint32_t step = 1u << (levels - level);
       for (uint32_t j = 0; j < std::max(8u, 1u << level); ++j) {
         const uint32_t rank = j * step + step / 2 - 1;
         const bool exists = j < 1u << level && rank < count;
-        plan_.keys.push_back(exists ? key_of(thresholds_[begin + rank]) : INT32_MAX);
+        const int32_t key = exists ? key_of(thresholds_[begin + rank]) : INT32_MAX;
+        plan_.keys.push_back(key);
+        set_key(first_table + chunks_before(level) * kChunkBytes, j, key);
       }
     }
+  }
+
+  // The order of keys is that of their bytes, if all but the highest are compared as if they were signed.
+  void set_key(size_t table, uint32_t number, int32_t key) {
+    uint8_t* entry = plan_.key_tables.data() + table + number / 16 * kChunkBytes + number % 16;
+    const uint32_t bytes = static_cast<uint32_t>(key) ^ 0x808080u;
+    for (uint32_t p = 0; p < 4; ++p) entry[16 * p] = static_cast<uint8_t>(bytes >> (8 * p));
   }
 
   // Window and rank in it of a numeric split.
@@ -131,7 +144,7 @@ class Planner {
     SecretVector<uint32_t> sorted = categorical_;
     // Then the splits of a feature are one or two runs: missing left, missing right.
     std::sort(sorted.begin(), sorted.end(), [&](uint32_t a, uint32_t b) { return compare_splits(a, b) < 0; });
-    split_column_.resize(model_.category_sets.size());
+    split_of_.resize(model_.category_sets.size());
     for (size_t begin = 0, end = 0; begin < sorted.size(); begin = end) {
       const uint32_t word = model_.nodes[sorted[begin]].word;
       bool is_short = true;
@@ -140,6 +153,8 @@ class Planner {
       }
       add_category_feature(sorted.data() + begin, end - begin, is_short);
     }
+    plan_.split_columns = plan_.column_bytes;
+    for (CategorySplit& split : plan_.category_splits) split.column = new_column();
   }
 
   bool is_short_set(const CategorySet& set) const {
@@ -159,7 +174,8 @@ class Planner {
     const auto first_split = static_cast<uint32_t>(plan_.category_splits.size());
     for (size_t i = 0; i < count; ++i) {
       if (i == 0 || compare_splits(nodes[i - 1], nodes[i]) != 0) add_split(model_.nodes[nodes[i]], is_short);
-      split_column_[model_.nodes[nodes[i]].category_set] = plan_.category_splits.back().column;
+      split_of_[model_.nodes[nodes[i]].category_set] =
+          static_cast<uint32_t>(plan_.category_splits.size() - 1);
     }
     const auto split_count = static_cast<uint32_t>(plan_.category_splits.size()) - first_split;
     plan_.category_features.push_back(
@@ -169,7 +185,7 @@ class Planner {
   void add_split(const Node& node, bool is_short) {
     const CategorySet& set = model_.category_sets[node.category_set];
     CategorySplit split{};
-    split.column = new_column();
+    split.condition = kNoCondition;
     split.first_chunk = static_cast<uint32_t>(plan_.category_chunks.size());
     split.missing_goes_right = !node.missing_goes_left();
     constexpr uint32_t kWords = sizeof CategoryChunk::bits / sizeof(uint32_t);
@@ -189,9 +205,10 @@ class Planner {
 
   void add_node(const Node* node) {
     uint32_t column = 0;
-    int8_t limit = 0;  // for padding, whose two sides are the same
+    int8_t limit = INT8_MIN;  // for padding, whose two sides are the same
     if (node != nullptr && node->is_categorical()) {
-      column = split_column_[node->category_set];
+      column = plan_.category_splits[split_of_[node->category_set]].column;
+      limit = 0;
     } else if (node != nullptr) {
       const auto [window, rank] = find(*node);
       column = plan_.windows[window].column[node->missing_goes_left()];
@@ -377,6 +394,82 @@ class Planner {
     plan_.parts.push_back(part);
   }
 
+  // ---- conditions ----
+
+  static size_t number_of(uint32_t column) { return column / kLanes; }
+  // The limits of a column, counted from its smallest code on.
+  static uint32_t code_of(int8_t limit) { return static_cast<uint8_t>(limit) ^ 0x80u; }
+
+  template <typename Act>
+  void each_complete_node(const Act& act) const {
+    for (const Part& part : plan_.parts) {
+      if (part.depth == 0) continue;
+      for (size_t n = part.first_node; n < size_t{part.first_node} + part.node_count; ++n) {
+        if (plan_.node_limits[n] != INT8_MIN) act(n);
+      }
+    }
+  }
+
+  void make_conditions() {
+    SecretVector<uint8_t> is_asked_for(number_of(plan_.column_bytes));
+    each_complete_node([&](size_t n) { is_asked_for[number_of(plan_.node_columns[n])] = 1; });
+    SecretVector<uint32_t> of_column(is_asked_for.size());  // a condition, or a thermometer
+    uint64_t count = 0;
+    for (CategorySplit& split : plan_.category_splits) {
+      if (is_asked_for[number_of(split.column)] == 0) continue;
+      split.condition = of_column[number_of(split.column)] = static_cast<uint32_t>(count++);
+    }
+    for (const Window& window : plan_.windows) {
+      for (const uint32_t column : window.column) {
+        if (column == kNoColumn || is_asked_for[number_of(column)] == 0) continue;
+        const auto number = static_cast<uint32_t>(plan_.thermometers.size());
+        of_column[number_of(column)] = number;
+        plan_.thermometers.push_back(
+            {column, static_cast<uint32_t>(count), window.levels, number * 2 * kHalfCodes});
+        count += 1u << window.levels;
+      }
+    }
+    if (count == 0 || count > kMaxConditions) return give_up_conditions();
+    plan_.condition_count = static_cast<uint32_t>(count);
+    draw_switches();
+    plan_.node_conditions.resize(plan_.node_limits.size());
+    each_complete_node([&](size_t n) {
+      const uint32_t column = plan_.node_columns[n], own = of_column[number_of(column)];
+      const uint32_t condition = column < plan_.split_columns
+                                     ? condition_of(plan_.thermometers[own], code_of(plan_.node_limits[n]))
+                                     : own;
+      plan_.node_conditions[n] = condition * uint32_t{kConditionBytes};
+    });
+  }
+
+  void draw_switches() {
+    plan_.switches.resize(plan_.thermometers.size() * 2 * kHalfCodes);
+    if (platform_random(plan_.switches.data(), plan_.switches.size()) != Status::kOk) throw RandomFailure();
+    for (uint8_t& mask : plan_.switches) mask = (mask & 1) != 0 ? 0xff : 0;
+  }
+
+  // Where the comparison with `number` ends, as fill_comparisons() of kernel_steps.h places them.
+  static uint32_t place_of(uint32_t number, uint32_t bit_count, const uint8_t* switches) {
+    uint32_t place = 0;
+    for (uint32_t bit = 0; bit < bit_count; ++bit) {
+      const uint32_t is_switched = switches[(1u << bit) - 1 + place] & 1;
+      place |= ((number >> bit & 1) ^ is_switched) << bit;
+    }
+    return place;
+  }
+
+  uint32_t condition_of(const Thermometer& thermometer, uint32_t code) const {
+    const uint8_t* switches = plan_.switches.data() + thermometer.first_switch;
+    const uint32_t low = place_of(code % kHalfCodes, thermometer.low_bits(), switches);
+    const uint32_t high = place_of(code / kHalfCodes, thermometer.high_bits(), switches + kHalfCodes);
+    return thermometer.first_condition + (high << thermometer.low_bits()) + low;
+  }
+
+  void give_up_conditions() {
+    for (CategorySplit& split : plan_.category_splits) split.condition = kNoCondition;
+    plan_.thermometers = {};
+  }
+
   const Model& model_;
   Plan& plan_;
   SecretVector<Threshold> thresholds_;
@@ -384,9 +477,9 @@ class Planner {
     uint32_t first_threshold, first_window, end_threshold;
   };
   SecretVector<NumericFeature> features_;
-  SecretVector<uint32_t> categorical_;   // nodes
-  SecretVector<uint32_t> split_column_;  // by category set
-  SecretVector<uint8_t> depths_;         // of the trees that are padded, else 0
+  SecretVector<uint32_t> categorical_;  // nodes
+  SecretVector<uint32_t> split_of_;     // by category set
+  SecretVector<uint8_t> depths_;        // of the trees that are padded, else 0
 
   // Of the tree in hand; nodes are counted from its root.
   const Node* nodes_ = nullptr;
@@ -417,9 +510,10 @@ void reuse_slots(const Part& part, GeneralNode* nodes) {
 }  // namespace
 
 size_t Plan::size() const {
-  return bytes_of(windows) + bytes_of(keys) + bytes_of(category_features) + bytes_of(category_splits) +
-         bytes_of(category_chunks) + bytes_of(trees) + bytes_of(parts) + bytes_of(links) +
-         bytes_of(node_columns) + bytes_of(node_limits) + bytes_of(general_nodes) + bytes_of(leaves) +
+  return bytes_of(windows) + bytes_of(keys) + bytes_of(key_tables) + bytes_of(category_features) +
+         bytes_of(category_splits) + bytes_of(category_chunks) + bytes_of(thermometers) + bytes_of(switches) +
+         bytes_of(trees) + bytes_of(parts) + bytes_of(links) + bytes_of(node_columns) +
+         bytes_of(node_limits) + bytes_of(node_conditions) + bytes_of(general_nodes) + bytes_of(leaves) +
          for_row.size();
 }
 

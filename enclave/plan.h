@@ -7,6 +7,10 @@
 // two columns, one for splits that send missing values left and one for the others. A categorical split has a
 // column of its own, smallest for left and largest for right. So all splits look alike.
 //
+// Complete parts need not have bytes compared again and again: for 256 rows at a time each comparison that
+// their nodes ask for is made once, with a bit for each row. These are *conditions*; a node is the number of
+// one.
+//
 // Trees consist of *parts* with at most 256 exits, so that the exit taken fits a byte. Nearly complete ones
 // are padded, all others keep their shape. A part's leaves stand in chunks of 16: the lowest bytes of the 16
 // floats, then the next ones, ...
@@ -34,19 +38,28 @@ inline constexpr size_t kChunkBytes = 16 * 4;  // of a leaf table
 inline constexpr size_t kTableSlack = 8 * kChunkBytes;
 inline constexpr size_t kLimitSlack = 16;  // 16 limits are read at a time
 inline constexpr uint32_t kNoColumn = UINT32_MAX;
+inline constexpr size_t kConditionBytes = 32;              // a bit for each row of kBitVectors vectors
+inline constexpr size_t kBitVectors = 8;                   // vectors whose rows share a byte of bits
+inline constexpr uint32_t kHalfBits = 4, kHalfCodes = 16;  // a code of 8 bits is two halves
+inline constexpr uint32_t kMaxConditions = 1u << 17;       // 4 MiB for each thread
+inline constexpr uint32_t kNoCondition = UINT32_MAX;
 
 // Columns and slots are named by their byte offset.
 struct Window {
   uint32_t feature;
-  uint32_t levels;     // of the search: below 2^levels thresholds
-  uint32_t first_key;  // in Plan::keys
-  uint32_t column[2];  // missing values go right, left
+  uint32_t levels;       // of the search: below 2^levels thresholds
+  uint32_t first_key;    // in Plan::keys
+  uint32_t first_table;  // in Plan::key_tables
+  uint32_t column[2];    // missing values go right, left
 };
 
 // The keys stand level by level, each level padded to 8 with keys that nothing exceeds.
 inline size_t key_count_of(const Window& window) {
   return window.levels <= 3 ? size_t{8} * window.levels : (size_t{1} << window.levels) + 16;
 }
+
+// For batches each level is a table in chunks of 16 keys, as those of leaves; so many stand before a level.
+constexpr size_t chunks_before(uint32_t level) { return level <= 5 ? level : 3 + (size_t{1} << (level - 4)); }
 
 // A feature that categorical splits ask about: byte planes, standing where columns stand. If all its sets are
 // of categories below 120, they take 15 bytes, and "missing" is made a member or not of a sixteenth.
@@ -61,6 +74,7 @@ inline constexpr uint32_t kMissingByte = 15;  // of a short set
 
 struct CategorySplit {
   uint32_t column;
+  uint32_t condition;  // or kNoCondition
   uint32_t first_chunk, chunk_count;
   uint32_t missing_goes_right;
 };
@@ -68,6 +82,20 @@ struct CategorySplit {
 struct CategoryChunk {
   uint8_t bits[32];  // of categories 256 number, ...
   uint32_t number;
+};
+
+// The conditions `column < limit` of a numeric column, for 2^bits limits from -128 on: its code in unary.
+// Their order is drawn by lot for each of them when a model is loaded, and no address tells it while they are
+// made. So which condition a node asks for, which is an address, does not tell its threshold's place among
+// the others.
+struct Thermometer {
+  uint32_t column;
+  uint32_t first_condition;
+  uint32_t bits;
+  uint32_t first_switch;  // of those that order the lower halves; kHalfCodes on, the higher halves
+
+  uint32_t low_bits() const { return bits < kHalfBits ? bits : kHalfBits; }
+  uint32_t high_bits() const { return bits - low_bits(); }
 };
 
 struct Part {
@@ -101,18 +129,24 @@ struct PlannedTree {
 
 struct Plan {
   uint32_t leaf_size, feature_count, group_count;
-  uint32_t column_bytes;  // of 32 rows
-  uint32_t largest_tree;  // in parts
+  uint32_t column_bytes;     // of 32 rows
+  uint32_t split_columns;    // where those of categorical splits begin, which are the last ones
+  uint32_t condition_count;  // 0 if there are none, or too many
+  uint32_t largest_tree;     // in parts
   SecretVector<Window> windows;
   SecretVector<int32_t> keys;
+  SecretVector<uint8_t> key_tables;
   SecretVector<CategoryFeature> category_features;
   SecretVector<CategorySplit> category_splits;
   SecretVector<CategoryChunk> category_chunks;
+  SecretVector<Thermometer> thermometers;
+  SecretVector<uint8_t> switches;  // masks
   SecretVector<PlannedTree> trees;
   SecretVector<Part> parts;
   SecretVector<Link> links;
   SecretVector<uint32_t> node_columns;
   SecretVector<int8_t> node_limits;
+  SecretVector<uint32_t> node_conditions;  // of complete parts, as byte offsets; if there are conditions
   SecretVector<GeneralNode> general_nodes;
   SecretVector<uint8_t> leaves;
   RowPlan for_row;
@@ -123,7 +157,10 @@ struct Plan {
 // What of a plan is over kMaxPlanSize or kMaxColumnBytes.
 class PlanLimitExceeded {};
 
-// May throw std::bad_alloc and PlanLimitExceeded.
+// There were no random numbers to be had.
+class RandomFailure {};
+
+// May throw std::bad_alloc, PlanLimitExceeded and RandomFailure.
 Plan make_plan(const Model& model);
 
 }  // namespace confidential_ml

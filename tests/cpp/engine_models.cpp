@@ -134,6 +134,11 @@ std::vector<NamedModel> engine_models(uint64_t seed) {
     return std::vector<TreeShape>(count, {leaves, Growth::kLevels});
   };
   add("CompleteBlocks", {6, 2, false, 0, 60}, complete(40, 16));
+  // Without other parts nobody asks for the columns of categorical splits.
+  add("CompleteFewCategories", {3, 1, false, 70, 40, 7}, complete(9, 64));
+  add("CompleteShortSets", {2, 2, false, 80, 300, 120}, complete(9, 128));
+  add("CompleteFewShortSets", {3, 1, false, 80, 40, 120}, complete(1, 32));
+  add("CompleteLongSets", {3, 1, false, 60, 40, 121}, complete(9, 32));
   add("CompleteBlocksOfManyColumns", {150, 1}, complete(40, 16));
   add("CompleteBlocksOfTooManyColumns", {1000, 1}, complete(600, 2));
   models.push_back({"Deepest", {}});

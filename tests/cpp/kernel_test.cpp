@@ -39,18 +39,28 @@ Plan plan_of_window(uint32_t count) {
   plan.feature_count = 1;
   uint32_t levels = 1;
   while (count >= 1u << levels) ++levels;
-  plan.windows.push_back({0, levels, 0, {0, kLanes}});
+  plan.windows.push_back({0, levels, 0, 0, {0, kLanes}});
+  plan.key_tables.resize(chunks_before(levels) * kChunkBytes);
   for (uint32_t level = 0; level < levels; ++level) {
     const uint32_t step = 1u << (levels - level);
     for (uint32_t j = 0; j < std::max(8u, 1u << level); ++j) {
       const uint32_t rank = j * step + step / 2 - 1;
       const bool exists = j < 1u << level && rank < count;
       plan.keys.push_back(exists ? order_key(static_cast<float>(rank)) : INT32_MAX);
+      uint8_t* entry = plan.key_tables.data() + (chunks_before(level) + j / 16) * kChunkBytes + j % 16;
+      for (size_t p = 0; p < 4; ++p) {
+        entry[16 * p] =
+            static_cast<uint8_t>((static_cast<uint32_t>(plan.keys.back()) ^ 0x808080u) >> (8 * p));
+      }
     }
   }
-  plan.column_bytes = 2 * kLanes;
+  plan.column_bytes = plan.split_columns = 2 * kLanes;
   plan.for_row.column_count = 2;
   return plan;
+}
+
+EncodedRows into(std::vector<Lanes>* columns, const Plan& plan) {
+  return {columns->size() * kLanes / plan.column_bytes, columns->data()->bytes, plan.column_bytes, nullptr};
 }
 
 std::vector<float> edge_values(uint32_t count) {
@@ -75,8 +85,8 @@ TEST(Binning, CountsTheThresholdsNotAboveAValue) {
     const Plan plan = plan_of_window(count);
     const std::vector<float> values = edge_values(count);
     for (size_t first = 0; first < values.size(); first += kLanes) {
-      Lanes columns[2];
-      encode_rows(plan, values.data() + first, kLanes, columns[0].bytes);
+      std::vector<Lanes> columns(2);
+      encode_rows(plan, values.data() + first, kLanes, into(&columns, plan));
       for (size_t i = 0; i < kLanes; ++i) {
         const float x = values[first + i];
         Lanes codes{};
@@ -94,8 +104,8 @@ TEST(Binning, CountsTheThresholdsNotAboveAValue) {
 TEST(Binning, RowsThatAreNotThereAreNotRead) {
   const Plan plan = plan_of_window(3);
   const std::vector<float> one = {2.5f};
-  Lanes columns[2];
-  encode_rows(plan, one.data(), 1, columns[0].bytes);
+  std::vector<Lanes> columns(2);
+  encode_rows(plan, one.data(), 1, into(&columns, plan));
   EXPECT_EQ(expected_code(2.5f, 3, false), columns[0].bytes[lane_of(0)]);
 }
 
@@ -137,6 +147,149 @@ TEST(NodeMask, IsSetWhereTheColumnIsBelowTheLimit) {
     for (size_t i = 0; i < 2 * kLanes; ++i) {
       const bool below = static_cast<int8_t>(columns[i / kLanes].bytes[i % kLanes]) < limit;
       EXPECT_EQ(below ? 0xff : 0, lanes_of(way.left[0].of[i / kLanes]).bytes[i % kLanes]);
+    }
+  }
+}
+
+// ---- a bit for each row ----
+
+bool bit_of(const uint8_t* condition, size_t vector, size_t lane) {
+  return (condition[lane] >> vector & 1) != 0;
+}
+
+TEST(Bits, AreTransposedWithinEachByte) {
+  std::mt19937 random(11);
+  Lanes before[kBitVectors];
+  Bytes vectors[kBitVectors];
+  for (size_t v = 0; v < kBitVectors; ++v) {
+    before[v] = random_lanes(&random);
+    vectors[v] = load(before[v].bytes);
+  }
+  transpose_bits(vectors);
+  for (size_t p = 0; p < kBitVectors; ++p) {
+    const Lanes after = lanes_of(vectors[p]);
+    for (size_t v = 0; v < kBitVectors; ++v) {
+      for (size_t i = 0; i < kLanes; ++i) {
+        EXPECT_EQ(before[v].bytes[i] >> p & 1, after.bytes[i] >> v & 1) << "bit " << p << " of vector " << v;
+      }
+    }
+  }
+}
+
+// Where a comparison with a number ends: what the switches do with the numbers, one bit after the other.
+std::vector<uint32_t> places_of(uint32_t bit_count, const uint8_t* switches) {
+  std::vector<uint32_t> numbers = {0};
+  for (uint32_t bit = 0; bit < bit_count; ++bit) {
+    const size_t size = numbers.size();
+    for (size_t n = 0; n < size; ++n) {
+      numbers.push_back(numbers[n] + (1u << bit));
+      if (*switches++ != 0) std::swap(numbers[n], numbers[size + n]);
+    }
+  }
+  std::vector<uint32_t> places(numbers.size());
+  for (uint32_t place = 0; place < numbers.size(); ++place) places[numbers[place]] = place;
+  return places;
+}
+
+// Of so many vectors, for 2^bits limits: every condition, of every row that there is.
+void expect_conditions(size_t vector_count, uint32_t bits, std::mt19937* random) {
+  std::vector<Lanes> columns(2 * vector_count);
+  for (Lanes& column : columns) column = random_lanes(random);
+  for (size_t v = 0; v < vector_count; ++v) {
+    columns[2 * v + 1].bytes[0] = 0x7f;  // missing, and goes right
+    columns[2 * v + 1].bytes[1] = 0x80;  // missing, and goes left
+  }
+  std::vector<Lanes> conditions(3 + (1u << bits), Lanes{});
+  const EncodedRows rows{vector_count, columns[0].bytes, 2 * kLanes, conditions[0].bytes};
+  Plan plan{};
+  plan.switches.resize(7 + 2 * kHalfCodes);
+  for (uint8_t& mask : plan.switches) mask = (*random)() % 2 != 0 ? 0xff : 0;
+  const Thermometer thermometer{kLanes, 3, bits, 7};
+  make_conditions(plan, thermometer, rows);
+  const auto low = places_of(thermometer.low_bits(), plan.switches.data() + 7);
+  const auto high = places_of(thermometer.high_bits(), plan.switches.data() + 7 + kHalfCodes);
+  for (uint32_t limit = 0; limit < 1u << bits; ++limit) {
+    const size_t place =
+        (size_t{high[limit / kHalfCodes]} << thermometer.low_bits()) + low[limit % kHalfCodes];
+    for (size_t v = 0; v < vector_count; ++v) {
+      for (size_t i = 0; i < kLanes; ++i) {
+        const uint8_t code = columns[2 * v + 1].bytes[i] ^ 0x80;
+        // Codes are those of so many thresholds, or the largest.
+        if (code >= 1u << bits && code != 0xff) continue;
+        EXPECT_EQ(code < limit, bit_of(conditions[3 + place].bytes, v, i))
+            << limit << " of " << bits << " bits";
+      }
+    }
+  }
+  for (size_t i = 0; i < 3 * kLanes; ++i)
+    EXPECT_EQ(0, conditions[i / kLanes].bytes[i % kLanes]) << "before them";
+}
+
+TEST(Condition, IsWhetherTheColumnIsBelowTheLimit) {
+  std::mt19937 random(12);
+  for (uint32_t bits = 1; bits <= 8; ++bits) {
+    for (const size_t vector_count : {1u, 3u, 8u}) expect_conditions(vector_count, bits, &random);
+  }
+}
+
+TEST(Condition, OfASplitIsWhetherTheCategoryGoesLeft) {
+  std::mt19937 random(13);
+  CategorySplit split{};
+  split.condition = 1;
+  Lanes conditions[2] = {random_lanes(&random), random_lanes(&random)}, goes_right[kBitVectors];
+  for (size_t v = 0; v < kBitVectors; ++v) {
+    for (uint8_t& byte : goes_right[v].bytes) byte = random() % 2 != 0 ? 1u << random() % 8 : 0;
+    Target{nullptr, false, conditions[0].bytes, v}.put(split, load(goes_right[v].bytes));
+  }
+  for (size_t v = 0; v < kBitVectors; ++v) {
+    for (size_t i = 0; i < kLanes; ++i) {
+      EXPECT_EQ(goes_right[v].bytes[i] == 0, bit_of(conditions[1].bytes, v, i));
+    }
+  }
+}
+
+// Of so many vectors: a feature with some sets of categories below 8 byte_count, and values that are none.
+void expect_split_conditions(size_t vector_count, uint32_t byte_count, bool missing_right,
+                             std::mt19937* random) {
+  constexpr uint32_t kSets = 20;
+  Plan plan{};
+  plan.feature_count = 1;
+  plan.column_bytes = plan.split_columns = 2 * kLanes;
+  plan.category_features.push_back({0, 0, 1, 0, kSets});
+  plan.condition_count = kSets;
+  for (uint32_t s = 0; s < kSets; ++s) {
+    plan.category_splits.push_back({0, s % 7 == 3 ? kNoCondition : kSets - 1 - s, s, 1, missing_right});
+    plan.category_chunks.push_back({});
+    for (uint32_t b = 0; b < byte_count; ++b)
+      plan.category_chunks[s].bits[b] = static_cast<uint8_t>((*random)());
+    plan.category_chunks[s].bits[kMissingByte] = missing_right ? 0xff : 0;
+  }
+  std::vector<float> values(vector_count * kLanes - 5);
+  for (float& x : values) x = static_cast<float>((*random)() % (8 * byte_count + 2)) + 0.25f;
+  for (const size_t i : {3, 17}) values[i] = kNan;
+  values[4] = -1.0f;
+  std::vector<Lanes> columns(2 * vector_count), conditions(kSets);
+  encode_rows(plan, values.data(), values.size(),
+              {vector_count, columns[0].bytes, plan.column_bytes, conditions[0].bytes});
+  for (uint32_t s = 0; s < kSets; ++s) {
+    if (plan.category_splits[s].condition == kNoCondition) continue;
+    for (size_t i = 0; i < values.size(); ++i) {
+      const auto category = static_cast<uint32_t>(std::max(0.0f, std::isnan(values[i]) ? 0.0f : values[i]));
+      const bool in_set = values[i] >= 0 && category < 8 * byte_count &&
+                          (plan.category_chunks[s].bits[category / 8] >> category % 8 & 1) != 0;
+      const bool goes_right = std::isnan(values[i]) ? missing_right : in_set;
+      EXPECT_EQ(!goes_right, bit_of(conditions[kSets - 1 - s].bytes, i / kLanes, lane_of(i % kLanes)))
+          << values[i] << " in set " << s << " of " << byte_count << " bytes";
+    }
+  }
+}
+
+TEST(Condition, OfManySplitsIsWhetherTheCategoryGoesLeft) {
+  std::mt19937 random(16);
+  for (const uint32_t byte_count : {1u, 2u, 8u, 15u}) {
+    for (const size_t vector_count : {1u, 3u, 8u}) {
+      expect_split_conditions(vector_count, byte_count, true, &random);
+      expect_split_conditions(vector_count, byte_count, false, &random);
     }
   }
 }
@@ -243,6 +396,40 @@ TEST(Exit, IsTheOneAWalkEndsIn) {
   }
 }
 
+// Every node has a condition of its own, in another order.
+template <int kDepth>
+void expect_exits_by_conditions(std::mt19937* random) {
+  constexpr size_t kNodes = (1u << kDepth) - 1;
+  std::vector<Lanes> conditions(kNodes);
+  std::vector<uint32_t> node_conditions(kNodes);
+  for (size_t n = 0; n < kNodes; ++n) {
+    conditions[n] = random_lanes(random);
+    node_conditions[n] = static_cast<uint32_t>((kNodes - 1 - n) * kConditionBytes);
+  }
+  Bytes exits[kBitVectors];
+  exits_by_conditions<kDepth>(node_conditions.data(), conditions[0].bytes, exits,
+                              std::make_integer_sequence<int, kDepth>{});
+  for (size_t v = 0; v < kBitVectors; ++v) {
+    const Lanes of_vector = lanes_of(exits[v]);
+    for (size_t i = 0; i < kLanes; ++i) {
+      std::vector<bool> left(kNodes);
+      for (size_t n = 0; n < kNodes; ++n) left[n] = bit_of(conditions[kNodes - 1 - n].bytes, v, i);
+      EXPECT_EQ(walked_exit(kDepth, left), of_vector.bytes[i]) << "depth " << kDepth << ", vector " << v;
+    }
+  }
+}
+
+TEST(Exit, ByConditionsAsWell) {
+  std::mt19937 random(14);
+  for (int round = 0; round < 5; ++round) {
+    expect_exits_by_conditions<1>(&random);
+    expect_exits_by_conditions<2>(&random);
+    expect_exits_by_conditions<5>(&random);
+    expect_exits_by_conditions<6>(&random);
+    expect_exits_by_conditions<8>(&random);
+  }
+}
+
 // 32 parts, of which every node has a column and a limit of its own, for one row.
 void expect_exits_of_parts(uint32_t depth, uint32_t column_count, std::mt19937* random) {
   const size_t nodes = (size_t{1} << depth) - 1, other = 5 * kLanes;  // of another block before it
@@ -332,10 +519,10 @@ TEST(Leaf, IsTheEntryOfTheExit) {
     const std::vector<uint8_t> table = leaf_table(leaves, chunk_count);
     Lanes exits;
     for (uint8_t& exit : exits.bytes) exit = static_cast<uint8_t>(random() % leaves.size());
-    Bytes planes[4];
-    select_leaves(table.data(), chunk_count, load(exits.bytes), planes);
+    Abreast<1> planes[4];
+    select_leaves(table.data(), chunk_count, Abreast<1>{{load(exits.bytes)}}, planes);
     for (size_t p = 0; p < 4; ++p) {
-      const Lanes plane = lanes_of(planes[p]);
+      const Lanes plane = lanes_of(planes[p].of[0]);
       for (size_t i = 0; i < kLanes; ++i) {
         EXPECT_EQ(bits_of(leaves[exits.bytes[i]]) >> (8 * p) & 0xff, plane.bytes[i]);
       }
