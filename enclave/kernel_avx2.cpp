@@ -183,6 +183,23 @@ inline float take_leaf(const Bytes* chunk, Bytes exit) {
   return _mm_cvtss_f32(_mm_castsi128_ps(_mm_unpacklo_epi16(low, high)));
 }
 
+inline void store_halves(float* low, float* high, Bytes bits) {
+  _mm_storeu_ps(low, _mm_castsi128_ps(_mm256_castsi256_si128(bits)));
+  _mm_storeu_ps(high, _mm_castsi128_ps(_mm256_extracti128_si256(bits, 1)));
+}
+
+// Interleaves the planes, within each half of 16 bytes.
+inline void store_floats(const Bytes* planes, float* floats) {
+  const Bytes low01 = _mm256_unpacklo_epi8(planes[0], planes[1]);
+  const Bytes high01 = _mm256_unpackhi_epi8(planes[0], planes[1]);
+  const Bytes low23 = _mm256_unpacklo_epi8(planes[2], planes[3]);
+  const Bytes high23 = _mm256_unpackhi_epi8(planes[2], planes[3]);
+  store_halves(floats, floats + 16, _mm256_unpacklo_epi16(low01, low23));
+  store_halves(floats + 4, floats + 20, _mm256_unpackhi_epi16(low01, low23));
+  store_halves(floats + 8, floats + 24, _mm256_unpacklo_epi16(high01, high23));
+  store_halves(floats + 12, floats + 28, _mm256_unpackhi_epi16(high01, high23));
+}
+
 // Minus one for each key that is less than `above`.
 inline Words minus_keys_below(Words above, const int32_t* keys) {
   return _mm256_cmpgt_epi32(above, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(keys)));

@@ -125,6 +125,14 @@ inline float take_leaf(const Bytes* chunk, Bytes exit) {
   return float_of(bits);
 }
 
+inline void store_floats(const Bytes* planes, float* floats) {
+  for (size_t i = 0; i < kLanes; ++i) {
+    uint32_t bits = 0;
+    for (size_t p = 4; p-- > 0;) bits = bits << 8 | static_cast<uint8_t>(planes[p][i]);
+    floats[i] = float_of(bits);
+  }
+}
+
 constexpr size_t lane_of(size_t i) { return i; }
 
 }  // namespace

@@ -9,6 +9,7 @@
 //   shuffle                   within each half, by a control that is no secret; 0x80 gives 0
 //   mask_of_bit               of each byte, for blend
 //   take_leaf                 entry `exit % 16` of a chunk
+//   store_floats              four byte planes, as 32 floats
 //   count_not_above           how many keys are <= value
 //
 // No #pragma once, as kernel_steps.h.
@@ -116,7 +117,7 @@ Bytes fetch_wide(uint32_t column_count, const uint8_t* codes, Bytes low, Bytes h
 }
 
 // Whether the row goes left, for all nodes of a block, 32 at a time.
-void decide(uint32_t column_count, const uint8_t* node_columns, const int8_t* limits, size_t vector_count,
+void decide(uint32_t column_count, const uint8_t* node_columns, const uint8_t* limits, size_t vector_count,
             const uint8_t* codes, uint8_t* left) {
   for (size_t i = 0; i < vector_count * kLanes; i += kLanes) {
     const Bytes code = fetch_narrow(column_count, codes, load_unaligned(node_columns + i));
@@ -126,7 +127,7 @@ void decide(uint32_t column_count, const uint8_t* node_columns, const int8_t* li
 
 // With more than 256 columns. The addresses are the model's. Eight bytes are stored at once, since storing
 // each takes longer than loading it.
-void decide_wide(const uint32_t* node_columns, const int8_t* limits, size_t vector_count,
+void decide_wide(const uint32_t* node_columns, const uint8_t* limits, size_t vector_count,
                  const uint8_t* codes, uint8_t* left) {
   for (size_t i = 0; i < vector_count * kLanes; i += 8) {
     const auto code = [&](size_t k) { return uint64_t{codes[node_columns[i + k]]} << (8 * k); };
@@ -142,7 +143,7 @@ void decide_wide(const uint32_t* node_columns, const int8_t* limits, size_t vect
 
 void decide_block(const RowPlan& plan, const RowBlock& block, const uint8_t* codes, uint8_t* left) {
   const size_t count = block.vector_count;
-  const int8_t* limits = plan.node_limits.data() + size_t{block.first_vector} * kLanes;
+  const uint8_t* limits = plan.node_limits.data() + size_t{block.first_vector} * kLanes;
   if (plan.is_wide()) {
     return decide_wide(plan.wide_node_columns.data() + block.first_column, limits, count, codes, left);
   }
@@ -151,56 +152,99 @@ void decide_block(const RowPlan& plan, const RowBlock& block, const uint8_t* cod
 
 // ---- to the exits of 32 parts ----
 
+// A value of each part, `stride` of them for each value of a leaf.
+struct Values {
+  float* values;
+  size_t stride;
+  uint32_t leaf_size;
+
+  float* of(uint32_t group) const { return values + group * stride; }
+};
+
 // How 32 complete parts decide: by columns whose numbers take a byte or two, or all nodes have been decided
 // upon.
 enum class Decision { kNarrow, kWide, kDone };
 
-// 32 complete parts at a level: as for a batch, but what is chosen is the number of the column, since every
-// part has one of its own there; or the decision itself.
+// Of 32 complete parts: of a table that differ() has made, what is at the place that each has come to.
+template <int kLevel, int kChosen = kLevel, size_t kPlace = 0, int kDepth, typename OfPlace>
+CML_INLINE Bytes found_at(const Way<kDepth, 1>& way, const OfPlace& of_place) {
+  if constexpr (kChosen == 0) {
+    return of_place(kPlace);
+  } else {
+    constexpr size_t kLeft = kPlace + (size_t{1} << (kLevel - kChosen));
+    const Bytes difference = found_at<kLevel, kChosen - 1, kLeft>(way, of_place);
+    return found_at<kLevel, kChosen - 1, kPlace>(way, of_place) ^ (way.left[kChosen - 1].of[0] & difference);
+  }
+}
+
+// They go down a level as in a batch, but what is chosen is the number of the column, since every part has
+// one of its own there; or the decision itself.
 template <Decision kDecision, int kLevel, int kDepth>
 CML_INLINE void go_down_in_parts(const RowPlan& plan, const RowBlock& block, const uint8_t* codes,
                                  const uint8_t* left, Way<kDepth, 1>* way) {
-  const auto chosen = [&](const auto* vectors, size_t stride) {
-    return chosen_at<kLevel>(
-        *way, [&](size_t node) { return Abreast<1>{{load_unaligned(vectors + node * stride)}}; });
-  };
   if constexpr (kDecision == Decision::kDone) {
-    take_way<kLevel>(chosen(left, kLanes), way);
+    const auto of_node = [&](size_t node) { return Abreast<1>{{load(left + node * kLanes)}}; };
+    take_way<kLevel>(chosen_at<kLevel>(*way, of_node), way);
   } else {
-    constexpr size_t kNodeBytes = (kDecision == Decision::kWide ? 2 : 1) * kLanes;
-    const int8_t* limits = plan.node_limits.data() + size_t{block.first_vector} * kLanes;
-    const uint8_t* columns = plan.node_columns.data() + block.first_column;
-    const Bytes low = chosen(columns, kNodeBytes).of[0];
+    const auto found = [&](const uint8_t* level, size_t stride) {
+      return found_at<kLevel>(*way, [&](size_t place) { return load_unaligned(level + place * stride); });
+    };
+    constexpr size_t kFirst = (size_t{1} << kLevel) - 1, kPlanes = kDecision == Decision::kWide ? 2 : 1;
+    const uint8_t* limits = plan.node_limits.data() + (block.first_vector + kFirst) * kLanes;
+    const uint8_t* columns = plan.node_columns.data() + block.first_column + kFirst * kPlanes * kLanes;
+    const Bytes low = found(columns, kPlanes * kLanes);
     Bytes code;
     if constexpr (kDecision == Decision::kWide) {
-      code = fetch_wide(plan.column_count, codes, low, chosen(columns + kLanes, kNodeBytes).of[0]);
+      code = fetch_wide(plan.column_count, codes, low, found(columns + kLanes, kPlanes * kLanes));
     } else {
       code = fetch_narrow(plan.column_count, codes, low);
     }
-    take_way<kLevel>(Abreast<1>{{greater(chosen(limits, kLanes).of[0], code)}}, way);
+    take_way<kLevel>(Abreast<1>{{greater(found(limits, kLanes), code)}}, way);
   }
 }
 
 template <Decision kDecision, int... kLevel>
-[[gnu::noinline]] Bytes complete_exits(const RowPlan& plan, const RowBlock& block, const uint8_t* codes,
-                                       const uint8_t* left, std::integer_sequence<int, kLevel...>) {
+CML_INLINE auto way_in_parts(const RowPlan& plan, const RowBlock& block, const uint8_t* codes,
+                             const uint8_t* left, std::integer_sequence<int, kLevel...>) {
   Way<sizeof...(kLevel), 1> way;
   way.place.of[0] = broadcast(0);
   (go_down_in_parts<kDecision, kLevel>(plan, block, codes, left, &way), ...);
-  return way.place.of[0];
+  return way;
+}
+
+// The values of the exits that 32 complete parts have come to.
+template <int kDepth>
+CML_INLINE void store_complete_values(const RowPlan& plan, const RowBlock& block, const Way<kDepth, 1>& way,
+                                      const Values& values) {
+  const uint8_t* table = plan.leaves.data() + block.first_leaf;
+  for (uint32_t g = 0; g < values.leaf_size; ++g) {
+    Bytes planes[4];
+    for (Bytes& plane : planes) {
+      plane = found_at<kDepth>(way, [&](size_t exit) { return load_unaligned(table + exit * kLanes); });
+      table += kLanes << kDepth;
+    }
+    store_floats(planes, values.of(g) + block.first_part);
+  }
+}
+
+template <Decision kDecision, int kDepth>
+[[gnu::noinline]] void complete_values(const RowPlan& plan, const RowBlock& block, const uint8_t* codes,
+                                       const uint8_t* left, const Values& values) {
+  constexpr std::make_integer_sequence<int, kDepth> kLevels;
+  const auto way = way_in_parts<kDecision>(plan, block, codes, left, kLevels);
+  store_complete_values(plan, block, way, values);
 }
 
 // `left` of a block that is decided upon.
 template <int kDepth>
-Bytes complete_exits_of(const RowPlan& plan, const RowBlock& block, const uint8_t* codes,
-                        const uint8_t* left) {
+void complete_values_of(const RowPlan& plan, const RowBlock& block, const uint8_t* codes, const uint8_t* left,
+                        const Values& values) {
   if constexpr (kDepth < kCompleteDepth) {
-    if (block.depth > kDepth) return complete_exits_of<kDepth + 1>(plan, block, codes, left);
+    if (block.depth > kDepth) return complete_values_of<kDepth + 1>(plan, block, codes, left, values);
   }
-  constexpr std::make_integer_sequence<int, kDepth> kLevels;
-  if (block.is_decided) return complete_exits<Decision::kDone>(plan, block, codes, left, kLevels);
-  return plan.is_wide() ? complete_exits<Decision::kWide>(plan, block, codes, left, kLevels)
-                        : complete_exits<Decision::kNarrow>(plan, block, codes, left, kLevels);
+  if (block.is_decided) return complete_values<Decision::kDone, kDepth>(plan, block, codes, left, values);
+  if (plan.is_wide()) return complete_values<Decision::kWide, kDepth>(plan, block, codes, left, values);
+  complete_values<Decision::kNarrow, kDepth>(plan, block, codes, left, values);
 }
 
 Bytes general_exits(const RowPlan& plan, const RowBlock& block, const uint8_t* left, uint8_t* results,
@@ -255,47 +299,56 @@ CML_INLINE float leaf_at(const uint8_t* table, uint32_t chunk_count, uint32_t ex
   return select_leaf<16, 7>(table, exit);
 }
 
-CML_INLINE float leaf_of_part(const Plan& plan, const Part& part, uint32_t group, uint32_t exit) {
-  const uint8_t* table = plan.leaves.data() + part.first_leaf + group * part.chunk_count * kChunkBytes;
-  return leaf_at(table, part.chunk_count, exit);
+void store_general_values(const Plan& plan, const RowBlock& block, const uint8_t* exits,
+                          const Values& values) {
+  for (uint32_t p = 0; p < block.part_count; ++p) {
+    const Part& part = plan.parts[block.first_part + p];
+    const uint8_t* table = plan.leaves.data() + part.first_leaf;
+    for (uint32_t g = 0; g < plan.leaf_size; ++g, table += part.chunk_count * kChunkBytes) {
+      values.of(g)[block.first_part + p] = leaf_at(table, part.chunk_count, exits[p]);
+    }
+  }
 }
 
-// A tree's value: of its first part, once the parts that its exits lead to have theirs.
-float value_of_parts(const Plan& plan, const PlannedTree& tree, uint32_t group, const uint8_t* exits,
-                     float* values) {
+// The value of a tree becomes that of its first part, once the parts that its exits lead to have theirs.
+void follow_links(const Plan& plan, const PlannedTree& tree, const uint8_t* exits, float* values) {
   for (uint32_t p = tree.part_count; p-- > 0;) {
     const Part& part = plan.parts[tree.first_part + p];
-    const uint32_t exit = exits[tree.first_part + p];
-    float value = leaf_of_part(plan, part, group, exit);
+    float* value = values + tree.first_part;
     for (uint32_t l = 0; l < part.link_count; ++l) {
       const Link& link = plan.links[part.first_link + l];
-      value = select(equal(exit, link.exit), values[link.part], value);
+      value[p] = select(equal(exits[tree.first_part + p], link.exit), value[link.part], value[p]);
     }
-    values[p] = value;
   }
-  return values[0];
 }
 
-CML_INLINE float value_of_tree(const Plan& plan, const PlannedTree& tree, uint32_t group,
-                               const uint8_t* exits, float* values) {
-  if (tree.part_count > 1) return value_of_parts(plan, tree, group, exits, values);
-  return leaf_of_part(plan, plan.parts[tree.first_part], group, exits[tree.first_part]);
+// A sum stays in a register while trees are of one group: stored, it would be waited for.
+void add_values_in_order(const PlannedTree* trees, size_t count, const float* values, float* sums) {
+  for (size_t t = 0; t < count;) {
+    const uint32_t group = trees[t].group;
+    float sum = sums[group];
+    for (; t < count && trees[t].group == group; ++t) sum += values[trees[t].first_part];
+    sums[group] = sum;
+  }
 }
 
 size_t whole_vectors(size_t bytes) { return (bytes + kLanes - 1) / kLanes * kLanes; }
 
+// The number of parts, in whole blocks.
+size_t lanes_of_parts(const Plan& plan) { return whole_vectors(plan.parts.size()); }
+
 // What lies in the scratch memory. The first results that a shuffle reads are nobody's.
 struct RowScratch {
   uint8_t *left, *results, *next_results, *exits;
-  float* values;
+  Values values;
 
   RowScratch(const Plan& plan, uint8_t* memory) {
-    const auto take = [&](size_t size) { return std::exchange(memory, memory + whole_vectors(size)); };
+    const auto take = [&](size_t size) { return std::exchange(memory, memory + size); };
     left = take(plan.for_row.widest_block * kLanes);
     results = take((plan.for_row.widest_level + 1) * kLanes);
     next_results = take((plan.for_row.widest_level + 1) * kLanes);
-    exits = take(plan.parts.size());
-    values = reinterpret_cast<float*>(take(plan.largest_tree * sizeof(float)));
+    exits = take(lanes_of_parts(plan));
+    values = {reinterpret_cast<float*>(memory), lanes_of_parts(plan), plan.leaf_size};
   }
 };
 
@@ -308,7 +361,7 @@ size_t row_code_bytes(const Plan& plan) {
 
 size_t row_scratch_bytes(const Plan& plan) {
   return (plan.for_row.widest_block + 2 * (plan.for_row.widest_level + 1)) * kLanes +
-         whole_vectors(plan.parts.size()) + whole_vectors(plan.largest_tree * sizeof(float));
+         lanes_of_parts(plan) * (1 + plan.leaf_size * sizeof(float));
 }
 
 void encode_row(const Plan& plan, const float* row, uint8_t* codes) {
@@ -321,20 +374,26 @@ void add_trees_to_row(const Plan& plan, size_t begin, size_t end, const uint8_t*
   if (begin == end) return;
   const RowPlan& row_plan = plan.for_row;
   const RowScratch own(plan, scratch);
+  const PlannedTree* trees = plan.trees.data() + begin;
   const PlannedTree& last = plan.trees[end - 1];
-  const size_t first_part = plan.trees[begin].first_part, end_part = last.first_part + last.part_count;
-  for (size_t b = first_part / kLanes; b * kLanes < end_part; ++b) {
+  const size_t end_part = last.first_part + last.part_count;
+  for (size_t b = trees->first_part / kLanes; b * kLanes < end_part; ++b) {
     const RowBlock& block = row_plan.blocks[b];
     if (block.is_decided) decide_block(row_plan, block, codes, own.left);
-    store(own.exits + b * kLanes,
-          block.depth != 0 ? complete_exits_of<1>(row_plan, block, codes, own.left)
-                           : general_exits(row_plan, block, own.left, own.results, own.next_results));
-  }
-  for (size_t t = begin; t < end; ++t) {
-    const PlannedTree& tree = plan.trees[t];
-    for (uint32_t g = 0; g < plan.leaf_size; ++g) {
-      sums[tree.group + g] += value_of_tree(plan, tree, g, own.exits, own.values);
+    if (block.depth != 0) {
+      complete_values_of<1>(row_plan, block, codes, own.left, own.values);
+      continue;
     }
+    uint8_t* exits = own.exits + block.first_part;
+    store(exits, general_exits(row_plan, block, own.left, own.results, own.next_results));
+    store_general_values(plan, block, exits, own.values);
+  }
+  for (uint32_t g = 0; g < plan.leaf_size; ++g) {
+    float* values = own.values.of(g);
+    for (size_t t = begin; t < end && plan.largest_tree > 1; ++t) {
+      if (plan.trees[t].part_count > 1) follow_links(plan, plan.trees[t], own.exits, values);
+    }
+    add_values_in_order(trees, end - begin, values, sums + g);
   }
 }
 

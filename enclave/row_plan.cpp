@@ -78,8 +78,8 @@ class RowPlanner {
   uint32_t column_of(const Place& place) const {
     return place.index == kNoNode ? 0 : plan_.node_columns[node_of(place)] / uint32_t{kLanes};
   }
-  int8_t limit_of(const Place& place) const {
-    return place.index == kNoNode ? int8_t{0} : plan_.node_limits[node_of(place)];
+  uint8_t limit_of(const Place& place) const {
+    return place.index == kNoNode ? uint8_t{0} : static_cast<uint8_t>(plan_.node_limits[node_of(place)]);
   }
 
   void add_node(const Place& place) {
@@ -208,8 +208,10 @@ class RowPlanner {
     } else {
       add_complete_nodes(first, count, node_count);
     }
+    block.first_leaf = row_plan_.leaves.size();
+    if (block.depth != 0) add_leaves(first, count, node_count + 1);
     block.vector_count = vectors_of(row_plan_.node_limits.size()) - block.first_vector;
-    row_plan_.widest_block = std::max(row_plan_.widest_block, block.vector_count);
+    if (block.is_decided) row_plan_.widest_block = std::max(row_plan_.widest_block, block.vector_count);
     row_plan_.blocks.push_back(block);
   }
 
@@ -234,6 +236,37 @@ class RowPlanner {
         }
       }
     }
+    differ_by_levels(node_count, kLanes, &row_plan_.node_limits);
+    differ_by_levels(node_count, kLanes * planes, &row_plan_.node_columns);
+  }
+
+  // Of the nodes that were added last.
+  static void differ_by_levels(uint32_t node_count, size_t stride, SecretVector<uint8_t>* values) {
+    uint8_t* vectors = values->data() + values->size() - node_count * stride;
+    for (uint32_t width = 1; width <= node_count; vectors += width * stride, width *= 2) {
+      differ(vectors, width, stride);
+    }
+  }
+
+  // Of parts that are complete and equally deep.
+  void add_leaves(uint32_t first, uint32_t count, uint32_t exit_count) {
+    reserve_gently(size_t{plan_.leaf_size} * 4 * exit_count * kLanes, &row_plan_.leaves);
+    for (uint32_t g = 0; g < plan_.leaf_size; ++g) {
+      for (uint32_t plane = 0; plane < 4; ++plane) {
+        for (uint32_t exit = 0; exit < exit_count; ++exit) {
+          for (uint32_t lane = 0; lane < kLanes; ++lane) {
+            row_plan_.leaves.push_back(lane < count ? leaf_byte(first + lane, g, plane, exit) : uint8_t{0});
+          }
+        }
+        differ(row_plan_.leaves.data() + row_plan_.leaves.size() - exit_count * kLanes, exit_count, kLanes);
+      }
+    }
+  }
+
+  uint8_t leaf_byte(uint32_t number, uint32_t group, uint32_t plane, uint32_t exit) const {
+    const Part& part = plan_.parts[number];
+    const size_t chunk = size_t{group} * part.chunk_count + exit / 16;
+    return plan_.leaves[part.first_leaf + chunk * kChunkBytes + size_t{plane} * 16 + exit % 16];
   }
 
   void add_general_level(size_t number) {
@@ -284,7 +317,18 @@ class RowPlanner {
 
 size_t RowPlan::size() const {
   return bytes_of(splits) + bytes_of(category_bytes) + bytes_of(blocks) + bytes_of(levels) +
-         bytes_of(children) + bytes_of(node_columns) + bytes_of(wide_node_columns) + bytes_of(node_limits);
+         bytes_of(children) + bytes_of(node_columns) + bytes_of(wide_node_columns) + bytes_of(node_limits) +
+         bytes_of(leaves);
+}
+
+void differ(uint8_t* vectors, size_t count, size_t stride) {
+  for (size_t bit = 1; bit < count; bit *= 2) {
+    for (size_t place = 0; place < count; ++place) {
+      if ((place & bit) == 0) continue;
+      uint8_t* vector = vectors + place * stride;
+      for (size_t i = 0; i < stride; ++i) vector[i] ^= (vector - bit * stride)[i];
+    }
+  }
 }
 
 RowPlan make_row_plan(const Plan& plan) {
@@ -295,6 +339,7 @@ RowPlan make_row_plan(const Plan& plan) {
   row_plan.node_columns.shrink_to_fit();
   row_plan.wide_node_columns.shrink_to_fit();
   row_plan.node_limits.shrink_to_fit();
+  row_plan.leaves.shrink_to_fit();
   return row_plan;
 }
 

@@ -28,6 +28,7 @@ struct RowBlock {
   // All nodes are decided upon: of a general block, and of one with too many columns to look through.
   bool is_decided;
   size_t first_column;  // in wide_node_columns if it is decided and the plan is wide, else in node_columns
+  size_t first_leaf;    // in RowPlan::leaves; unless general
 };
 
 // The children of 32 nodes, 16 and 16: 16 consecutive results of the level below, from `*_start` on, hold
@@ -53,7 +54,7 @@ struct RowCategoryByte {
 
 struct RowPlan {
   uint32_t column_count;
-  uint32_t widest_block;  // in vectors
+  uint32_t widest_block;  // in vectors, of those that are decided
   uint32_t widest_level;  // in vectors
   SecretVector<RowSplits> splits;
   SecretVector<RowCategoryByte> category_bytes;
@@ -63,11 +64,19 @@ struct RowPlan {
   // If they fit a byte; else only of blocks that are not decided, 32 lower bytes and then 32 upper ones.
   SecretVector<uint8_t> node_columns;
   SecretVector<uint32_t> wide_node_columns;  // of the others
-  SecretVector<int8_t> node_limits;
+  SecretVector<uint8_t> node_limits;         // signed
+  // Of blocks that are not general: 32 lanes for each exit, as differ() makes them; so for each of the four
+  // bytes of a leaf, the lowest first; so for each value of a leaf.
+  SecretVector<uint8_t> leaves;
 
   bool is_wide() const { return column_count > 256; }
   size_t size() const;  // bytes
 };
+
+// A table that is chosen from by bits of the place, `count` of them, each `stride` bytes from the next:
+// wherever a bit is set, what is there becomes what it differs by from where that bit is not. Then a choice is
+// one "and" and one "xor", which cost some processors less than half of a blend.
+void differ(uint8_t* vectors, size_t count, size_t stride);
 
 // May throw std::bad_alloc and PlanLimitExceeded.
 RowPlan make_row_plan(const Plan& plan);
