@@ -22,6 +22,8 @@ namespace {
 
 // ---- from the row to codes ----
 
+size_t whole_vectors(size_t bytes) { return (bytes + kLanes - 1) / kLanes * kLanes; }
+
 void encode_window_of_row(const Plan& plan, const Window& window, const float* row, uint8_t* codes) {
   const float x = row[window.feature];
   const uint32_t missing = is_nan(x);
@@ -34,49 +36,66 @@ void encode_window_of_row(const Plan& plan, const Window& window, const float* r
   if (window.column[1] != kNoColumn) codes[window.column[1] / kLanes] = static_cast<uint8_t>(rank ^ 0x80);
 }
 
-void encode_split_of_row(const Plan& plan, const CategorySplit& split, const Category& category,
-                         uint32_t missing, uint8_t* codes) {
+uint8_t code_of_split(const Plan& plan, const CategorySplit& split, const Category& category,
+                      uint32_t missing) {
   const Bytes only = equal_bytes(lane_numbers(), broadcast(category.byte & 31)) & broadcast(category.bit);
   Bytes found = broadcast(missing & (split.missing_goes_right != 0 ? 1 : 0));
   for (uint32_t c = 0; c < split.chunk_count; ++c) {
     const CategoryChunk& chunk = plan.category_chunks[split.first_chunk + c];
     found = found | (load_unaligned(chunk.bits) & only & broadcast(equal(chunk.number, category.byte >> 5)));
   }
-  codes[split.column / kLanes] = static_cast<uint8_t>(0x7f ^ ~any(found));  // as to_column()
+  return static_cast<uint8_t>(0x7f ^ ~any(found));  // as to_column()
 }
 
-// Stores 32 codes even if there are fewer splits; those after them are stored later or are nobody's.
-void encode_short_splits_of_row(const RowPlan& plan, const RowSplits* splits, size_t splits_count, float x,
-                                uint8_t* codes) {
-  const Category category = short_category_of(x);
-  Bytes is_byte[kMissingByte + 1];
-  for (uint32_t b = 0; b <= kMissingByte; ++b) {
-    is_byte[b] = broadcast(equal(b, category.byte)) & broadcast(category.bit);
-  }
-  for (size_t s = 0; s < splits_count; ++s) {
-    const RowCategoryByte* bytes = plan.category_bytes.data() + splits[s].first_byte;
-    Bytes found = broadcast(0);
-    for (uint32_t b = 0; b < splits[s].byte_count; ++b) {
-      found = found | (load_unaligned(bytes[b].sets) & is_byte[bytes[b].number]);
-    }
-    store_unaligned(codes + splits[s].column, to_column(found));
+// All splits of a feature, one by one.
+void encode_splits_of_row(const Plan& plan, const RowSplits& splits, const float* row, uint8_t* codes) {
+  const CategoryFeature& feature = plan.category_features[splits.category_feature];
+  const float x = row[feature.feature];
+  const Category category = feature.is_short != 0 ? short_category_of(x) : category_of(x);
+  const uint32_t missing = feature.is_short != 0 ? 0 : is_nan(x);
+  for (uint32_t s = 0; s < feature.split_count; ++s) {
+    const CategorySplit& split = plan.category_splits[feature.first_split + s];
+    codes[splits.first_column + s] = code_of_split(plan, split, category, missing);
   }
 }
 
-void encode_categories_of_row(const Plan& plan, const float* row, uint8_t* codes) {
-  const RowSplits* short_splits = plan.for_row.splits.data();
-  for (const CategoryFeature& feature : plan.category_features) {
-    const float x = row[feature.feature];
-    if (feature.is_short != 0) {
-      const size_t count = (feature.split_count + kLanes - 1) / kLanes;
-      encode_short_splits_of_row(plan.for_row, short_splits, count, x, codes);
-      short_splits += count;
-      continue;
-    }
-    const Category category = category_of(x);
-    const CategorySplit* splits = plan.category_splits.data() + feature.first_split;
-    for (uint32_t s = 0; s < feature.split_count; ++s) {
-      encode_split_of_row(plan, splits[s], category, is_nan(x), codes);
+// Of a bit in a set of RowCategoryFeature: the number of its byte, then the bit in it. Greater for later bits.
+CML_INLINE uint32_t place_of_bit(uint32_t number) { return (number >> 3) << 8 | 1u << (number & 7); }
+
+CML_INLINE uint32_t place_of_category(const RowCategoryFeature& feature, float x) {
+  const Category category = category_of(x);
+  const uint32_t place = category.byte << 8 | category.bit, missing = place_of_bit(feature.known);
+  const uint32_t is_known = ~equal(category.bit, 0) & below(place, missing);
+  return select(is_nan(x), missing, select(is_known, place, place_of_bit(feature.known + 1)));
+}
+
+// fetch() looks at 256 codes.
+size_t column_code_bytes(const RowPlan& plan) { return (plan.column_count + 255) / 256 * 256; }
+size_t feature_lanes(const RowPlan& plan) { return whole_vectors(plan.category_features.size()); }
+
+// What is computed of a row: a code for each column; and for each byte of a set the bit that every category
+// feature has there, if any. Padding has none.
+struct RowCodes {
+  const uint8_t *codes, *members;
+  size_t stride;
+
+  RowCodes(const RowPlan& plan, const uint8_t* memory)
+      : codes(memory), members(memory + column_code_bytes(plan)), stride(feature_lanes(plan)) {}
+};
+
+void encode_categories_of_row(const RowPlan& plan, const float* row, uint8_t* members) {
+  const size_t stride = feature_lanes(plan);
+  uint8_t *numbers = members + plan.set_bytes * stride, *bits = numbers + stride;
+  for (size_t i = 0; i < 2 * stride; i += kLanes) store(numbers + i, broadcast(0));
+  for (size_t f = 0; f < plan.category_features.size(); ++f) {
+    const RowCategoryFeature& feature = plan.category_features[f];
+    const uint32_t place = place_of_category(feature, row[feature.feature]);
+    numbers[f] = static_cast<uint8_t>(place >> 8);
+    bits[f] = static_cast<uint8_t>(place);
+  }
+  for (uint32_t byte = 0; byte < plan.set_bytes; ++byte) {
+    for (size_t i = 0; i < stride; i += kLanes, members += kLanes) {
+      store(members, equal_bytes(load(numbers + i), broadcast(byte)) & load(bits + i));
     }
   }
 }
@@ -141,13 +160,39 @@ void decide_wide(const uint32_t* node_columns, const uint8_t* limits, size_t vec
   }
 }
 
-void decide_block(const RowPlan& plan, const RowBlock& block, const uint8_t* codes, uint8_t* left) {
+// Whether the row's category is in the set, for 32 nodes: `feature` says which one they ask about.
+CML_INLINE Bytes in_sets(const RowPlan& plan, const RowCodes& codes, Bytes feature, const Bytes* sets,
+                         uint32_t set_bytes) {
+  Bytes found = broadcast(0);
+  for (uint32_t chunk = 0; 16 * chunk < plan.category_features.size(); ++chunk) {
+    const Bytes position = position_in_chunk(feature, chunk);
+    for (uint32_t byte = 0; byte < set_bytes; ++byte) {
+      found = found | (sets[byte] & look_up(codes.members + byte * codes.stride + size_t{16} * chunk, position));
+    }
+  }
+  return equal_bytes(equal_bytes(found, broadcast(0)), broadcast(0));
+}
+
+void decide_by_sets(const RowPlan& plan, const RowBlock& block, const RowCodes& codes, uint8_t* left) {
+  const uint8_t* planes = plan.node_sets.data() + block.first_set;
+  for (size_t v = 0; v < block.vector_count; ++v) {
+    const Bytes feature = load_unaligned(planes);
+    Bytes sets[kRowSetBytes];
+    for (uint32_t byte = 0; byte < block.set_bytes; ++byte) sets[byte] = load_unaligned(planes += kLanes);
+    planes += kLanes;
+    store(left + v * kLanes, load(left + v * kLanes) | in_sets(plan, codes, feature, sets, block.set_bytes));
+  }
+}
+
+void decide_block(const RowPlan& plan, const RowBlock& block, const RowCodes& codes, uint8_t* left) {
   const size_t count = block.vector_count;
   const uint8_t* limits = plan.node_limits.data() + size_t{block.first_vector} * kLanes;
   if (plan.is_wide()) {
-    return decide_wide(plan.wide_node_columns.data() + block.first_column, limits, count, codes, left);
+    decide_wide(plan.wide_node_columns.data() + block.first_column, limits, count, codes.codes, left);
+  } else {
+    decide(plan.column_count, plan.node_columns.data() + block.first_column, limits, count, codes.codes, left);
   }
-  decide(plan.column_count, plan.node_columns.data() + block.first_column, limits, count, codes, left);
+  if (block.set_bytes != 0) decide_by_sets(plan, block, codes, left);
 }
 
 // ---- to the exits of 32 parts ----
@@ -177,34 +222,53 @@ CML_INLINE Bytes found_at(const Way<kDepth, 1>& way, const OfPlace& of_place) {
   }
 }
 
+// The same in a plane: of a level, `planes` of them for the nodes above it.
+template <int kLevel, int kDepth>
+CML_INLINE Bytes found_in_plane(const Way<kDepth, 1>& way, const uint8_t* first, size_t planes, size_t plane) {
+  constexpr size_t kAbove = (size_t{1} << kLevel) - 1, kWidth = size_t{1} << kLevel;
+  const uint8_t* vectors = first + (kAbove * planes + kWidth * plane) * kLanes;
+  return found_at<kLevel>(way, [&](size_t place) { return load_unaligned(vectors + place * kLanes); });
+}
+
+template <int kLevel, int kDepth>
+CML_INLINE Bytes found_in_sets(const RowPlan& plan, const RowBlock& block, const RowCodes& codes,
+                               const Way<kDepth, 1>& way) {
+  const uint8_t* planes = plan.node_sets.data() + block.first_set;
+  const size_t count = 1 + block.set_bytes;
+  const Bytes feature = found_in_plane<kLevel>(way, planes, count, 0);
+  Bytes sets[kRowSetBytes];
+  for (size_t byte = 0; byte < block.set_bytes; ++byte) {
+    sets[byte] = found_in_plane<kLevel>(way, planes, count, 1 + byte);
+  }
+  return in_sets(plan, codes, feature, sets, block.set_bytes);
+}
+
 // They go down a level as in a batch, but what is chosen is the number of the column, since every part has
-// one of its own there; or the decision itself.
+// one of its own there, and the set; or the decision itself.
 template <Decision kDecision, int kLevel, int kDepth>
-CML_INLINE void go_down_in_parts(const RowPlan& plan, const RowBlock& block, const uint8_t* codes,
+CML_INLINE void go_down_in_parts(const RowPlan& plan, const RowBlock& block, const RowCodes& codes,
                                  const uint8_t* left, Way<kDepth, 1>* way) {
   if constexpr (kDecision == Decision::kDone) {
     const auto of_node = [&](size_t node) { return Abreast<1>{{load(left + node * kLanes)}}; };
     take_way<kLevel>(chosen_at<kLevel>(*way, of_node), way);
   } else {
-    const auto found = [&](const uint8_t* level, size_t stride) {
-      return found_at<kLevel>(*way, [&](size_t place) { return load_unaligned(level + place * stride); });
-    };
-    constexpr size_t kFirst = (size_t{1} << kLevel) - 1, kPlanes = kDecision == Decision::kWide ? 2 : 1;
-    const uint8_t* limits = plan.node_limits.data() + (block.first_vector + kFirst) * kLanes;
-    const uint8_t* columns = plan.node_columns.data() + block.first_column + kFirst * kPlanes * kLanes;
-    const Bytes low = found(columns, kPlanes * kLanes);
+    const uint8_t* columns = plan.node_columns.data() + block.first_column;
+    const uint8_t* limits = plan.node_limits.data() + size_t{block.first_vector} * kLanes;
     Bytes code;
     if constexpr (kDecision == Decision::kWide) {
-      code = fetch_wide(plan.column_count, codes, low, found(columns + kLanes, kPlanes * kLanes));
+      const Bytes low = found_in_plane<kLevel>(*way, columns, 2, 0);
+      code = fetch_wide(plan.column_count, codes.codes, low, found_in_plane<kLevel>(*way, columns, 2, 1));
     } else {
-      code = fetch_narrow(plan.column_count, codes, low);
+      code = fetch_narrow(plan.column_count, codes.codes, found_in_plane<kLevel>(*way, columns, 1, 0));
     }
-    take_way<kLevel>(Abreast<1>{{greater(found(limits, kLanes), code)}}, way);
+    Bytes is_left = greater(found_in_plane<kLevel>(*way, limits, 1, 0), code);
+    if (block.set_bytes != 0) is_left = is_left | found_in_sets<kLevel>(plan, block, codes, *way);
+    take_way<kLevel>(Abreast<1>{{is_left}}, way);
   }
 }
 
 template <Decision kDecision, int... kLevel>
-CML_INLINE auto way_in_parts(const RowPlan& plan, const RowBlock& block, const uint8_t* codes,
+CML_INLINE auto way_in_parts(const RowPlan& plan, const RowBlock& block, const RowCodes& codes,
                              const uint8_t* left, std::integer_sequence<int, kLevel...>) {
   Way<sizeof...(kLevel), 1> way;
   way.place.of[0] = broadcast(0);
@@ -228,7 +292,7 @@ CML_INLINE void store_complete_values(const RowPlan& plan, const RowBlock& block
 }
 
 template <Decision kDecision, int kDepth>
-[[gnu::noinline]] void complete_values(const RowPlan& plan, const RowBlock& block, const uint8_t* codes,
+[[gnu::noinline]] void complete_values(const RowPlan& plan, const RowBlock& block, const RowCodes& codes,
                                        const uint8_t* left, const Values& values) {
   constexpr std::make_integer_sequence<int, kDepth> kLevels;
   const auto way = way_in_parts<kDecision>(plan, block, codes, left, kLevels);
@@ -237,7 +301,7 @@ template <Decision kDecision, int kDepth>
 
 // `left` of a block that is decided upon.
 template <int kDepth>
-void complete_values_of(const RowPlan& plan, const RowBlock& block, const uint8_t* codes, const uint8_t* left,
+void complete_values_of(const RowPlan& plan, const RowBlock& block, const RowCodes& codes, const uint8_t* left,
                         const Values& values) {
   if constexpr (kDepth < kCompleteDepth) {
     if (block.depth > kDepth) return complete_values_of<kDepth + 1>(plan, block, codes, left, values);
@@ -332,8 +396,6 @@ void add_values_in_order(const PlannedTree* trees, size_t count, const float* va
   }
 }
 
-size_t whole_vectors(size_t bytes) { return (bytes + kLanes - 1) / kLanes * kLanes; }
-
 // The number of parts, in whole blocks.
 size_t lanes_of_parts(const Plan& plan) { return whole_vectors(plan.parts.size()); }
 
@@ -355,8 +417,8 @@ struct RowScratch {
 }  // namespace
 
 size_t row_code_bytes(const Plan& plan) {
-  // fetch() looks at 256; encode_short_splits_of_row() stores up to 31 more than there are.
-  return (plan.for_row.column_count + kLanes + 255) / 256 * 256;
+  const RowPlan& row_plan = plan.for_row;
+  return column_code_bytes(row_plan) + (row_plan.set_bytes + 2) * feature_lanes(row_plan);
 }
 
 size_t row_scratch_bytes(const Plan& plan) {
@@ -366,22 +428,24 @@ size_t row_scratch_bytes(const Plan& plan) {
 
 void encode_row(const Plan& plan, const float* row, uint8_t* codes) {
   for (const Window& window : plan.windows) encode_window_of_row(plan, window, row, codes);
-  encode_categories_of_row(plan, row, codes);
+  for (const RowSplits& splits : plan.for_row.splits) encode_splits_of_row(plan, splits, row, codes);
+  encode_categories_of_row(plan.for_row, row, codes + column_code_bytes(plan.for_row));
 }
 
 void add_trees_to_row(const Plan& plan, size_t begin, size_t end, const uint8_t* codes, uint8_t* scratch,
                       float* sums) {
   if (begin == end) return;
   const RowPlan& row_plan = plan.for_row;
+  const RowCodes row(row_plan, codes);
   const RowScratch own(plan, scratch);
   const PlannedTree* trees = plan.trees.data() + begin;
   const PlannedTree& last = plan.trees[end - 1];
   const size_t end_part = last.first_part + last.part_count;
   for (size_t b = trees->first_part / kLanes; b * kLanes < end_part; ++b) {
     const RowBlock& block = row_plan.blocks[b];
-    if (block.is_decided) decide_block(row_plan, block, codes, own.left);
+    if (block.is_decided) decide_block(row_plan, block, row, own.left);
     if (block.depth != 0) {
-      complete_values_of<1>(row_plan, block, codes, own.left, own.values);
+      complete_values_of<1>(row_plan, block, row, own.left, own.values);
       continue;
     }
     uint8_t* exits = own.exits + block.first_part;
