@@ -59,9 +59,9 @@ inline void add_planes(const Bytes* planes, float* sums) {
 }
 
 // By comparing with all; padding is larger than any value.
-uint32_t count_not_above(int32_t value, const Window& window, const int32_t* keys) {
+uint32_t count_not_above(int32_t value, const int32_t* keys, size_t key_count) {
   uint32_t count = 0;
-  for (size_t k = 0; k < key_count_of(window); ++k) {
+  for (size_t k = 0; k < key_count; ++k) {
     count += 1 - static_cast<uint32_t>(static_cast<uint64_t>(int64_t{value} - keys[k]) >> 63);
   }
   return count;
@@ -72,7 +72,7 @@ Bytes rank(const float* const* rows, const Window& window, const int32_t* keys, 
   for (size_t i = 0; i < kLanes; ++i) {
     const float x = rows[i][window.feature];
     const uint32_t is_missing = is_nan(x);
-    ranks[i] = static_cast<int8_t>(count_not_above(order_key(x), window, keys) & ~is_missing);
+    ranks[i] = static_cast<int8_t>(count_not_above(order_key(x), keys, key_count_of(window)) & ~is_missing);
     (*missing)[i] = static_cast<int8_t>(is_missing);
   }
   return ranks;
@@ -123,6 +123,19 @@ inline float take_leaf(const Bytes* chunk, Bytes exit) {
     bits |= equal(position, i) & (entry(0, 0) | entry(0, 1) << 8 | entry(1, 0) << 16 | entry(1, 1) << 24);
   }
   return float_of(bits);
+}
+
+inline void rank_row(const float* row, const RowWindows& windows, const int32_t* keys, uint32_t* ranks,
+                     uint32_t* missing) {
+  for (size_t w = 0; w < kEight; ++w) {
+    const float x = row[windows.feature[w]];
+    missing[w] = is_nan(x);
+    ranks[w] = 0;
+    const int32_t* own = keys + (w < kFour ? 0 : windows.steps[0] * 8 * kFour) + w % kFour * 8;
+    for (size_t step = 0; step < windows.steps[w / kFour]; ++step, own += 8 * kFour) {
+      ranks[w] += count_not_above(order_key(x), own, 8) & ~missing[w];
+    }
+  }
 }
 
 inline void store_floats(const Bytes* planes, float* floats) {

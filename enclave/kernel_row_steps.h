@@ -10,7 +10,7 @@
 //   mask_of_bit               of each byte, for blend
 //   take_leaf                 entry `exit % 16` of a chunk
 //   store_floats              four byte planes, as 32 floats
-//   count_not_above           how many keys are <= value
+//   rank_row                  how many keys of eight windows are <= the row's value, and whether it is missing
 //
 // No #pragma once, as kernel_steps.h.
 // NOLINTBEGIN(cert-dcl59-cpp,misc-definitions-in-headers): for the same reason.
@@ -24,16 +24,14 @@ namespace {
 
 size_t whole_vectors(size_t bytes) { return (bytes + kLanes - 1) / kLanes * kLanes; }
 
-void encode_window_of_row(const Plan& plan, const Window& window, const float* row, uint8_t* codes) {
-  const float x = row[window.feature];
-  const uint32_t missing = is_nan(x);
-  const auto value = static_cast<int32_t>(
-      select(missing, static_cast<uint32_t>(INT32_MIN), static_cast<uint32_t>(order_key(x))));
-  const uint32_t rank = count_not_above(value, window, plan.keys.data() + window.first_key);
-  if (window.column[0] != kNoColumn) {
-    codes[window.column[0] / kLanes] = static_cast<uint8_t>((rank | missing) ^ 0x80);
+void encode_windows_of_row(const RowPlan& plan, const RowWindows& windows, const float* row,
+                           uint8_t* codes) {
+  alignas(kLanes) uint32_t ranks[kEight], missing[kEight];
+  rank_row(row, windows, plan.keys.data() + windows.first_key, ranks, missing);
+  for (size_t w = 0; w < kEight; ++w) {
+    codes[windows.column[0][w]] = static_cast<uint8_t>((ranks[w] | missing[w]) ^ 0x80);
+    codes[windows.column[1][w]] = static_cast<uint8_t>(ranks[w] ^ 0x80);
   }
-  if (window.column[1] != kNoColumn) codes[window.column[1] / kLanes] = static_cast<uint8_t>(rank ^ 0x80);
 }
 
 uint8_t code_of_split(const Plan& plan, const CategorySplit& split, const Category& category,
@@ -427,7 +425,9 @@ size_t row_scratch_bytes(const Plan& plan) {
 }
 
 void encode_row(const Plan& plan, const float* row, uint8_t* codes) {
-  for (const Window& window : plan.windows) encode_window_of_row(plan, window, row, codes);
+  for (const RowWindows& windows : plan.for_row.windows) {
+    encode_windows_of_row(plan.for_row, windows, row, codes);
+  }
   for (const RowSplits& splits : plan.for_row.splits) encode_splits_of_row(plan, splits, row, codes);
   encode_categories_of_row(plan.for_row, row, codes + column_code_bytes(plan.for_row));
 }

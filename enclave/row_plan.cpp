@@ -45,9 +45,9 @@ class RowPlanner {
 
   // Where a categorical split has gone: into a column, or into nodes as a set of a RowCategoryFeature.
   struct SplitPlace {
-    const CategorySplit* split;
-    uint32_t column;
-    uint8_t feature;  // else kNoFeature
+    const CategorySplit* split = nullptr;
+    uint32_t column = 0;
+    uint8_t feature = RowPlan::kNoFeature;  // unless in nodes
   };
 
   // The columns of the plan, of which numeric ones come first; those of category features are left out.
@@ -67,9 +67,62 @@ class RowPlanner {
       row_plan_.splits.push_back({i, row_plan_.column_count});
       row_plan_.column_count = column;
     }
+    add_windows(row_plan_.column_count++);
     for (const RowCategoryFeature& feature : row_plan_.category_features) {
       row_plan_.set_bytes = std::max(row_plan_.set_bytes, feature.set_bytes());
     }
+  }
+
+  // Of a window, without padding.
+  SecretVector<int32_t> keys_of(const Window& window) const {
+    const int32_t* keys = plan_.keys.data() + window.first_key;
+    SecretVector<int32_t> own(keys, keys + key_count_of(window));
+    own.erase(std::remove(own.begin(), own.end(), INT32_MAX), own.end());
+    return own;
+  }
+
+  // Those with about as many keys together.
+  void add_windows(uint32_t no_column) {
+    SecretVector<SecretVector<int32_t>> keys;
+    SecretVector<uint32_t> order;
+    for (uint32_t i = 0; i < plan_.windows.size(); ++i) {
+      keys.push_back(keys_of(plan_.windows[i]));
+      order.push_back(i);
+    }
+    std::stable_sort(order.begin(), order.end(),
+                     [&](uint32_t a, uint32_t b) { return keys[a].size() < keys[b].size(); });
+    for (size_t begin = 0; begin < order.size(); begin += kEight) {
+      RowWindows eight{};
+      eight.first_key = static_cast<uint32_t>(row_plan_.keys.size());
+      SecretVector<int32_t> own[kEight];
+      for (size_t i = 0; i < kEight; ++i) {
+        const bool exists = begin + i < order.size();
+        const Window& window = plan_.windows[order[exists ? begin + i : begin]];
+        eight.feature[i] = window.feature;
+        for (size_t side = 0; side < 2; ++side) {
+          const uint32_t column = exists ? window.column[side] : kNoColumn;
+          eight.column[side][i] = column == kNoColumn ? no_column : column / uint32_t{kLanes};
+        }
+        if (exists) own[i] = std::move(keys[order[begin + i]]);
+      }
+      for (size_t half = 0; half < 2; ++half) eight.steps[half] = add_keys(own + half * kFour);
+      row_plan_.windows.push_back(eight);
+    }
+  }
+
+  // Of four windows; returns the number of steps.
+  uint32_t add_keys(const SecretVector<int32_t>* four) {
+    size_t most = 0;
+    for (size_t w = 0; w < kFour; ++w) most = std::max(most, four[w].size());
+    const size_t steps = (most + 7) / 8;
+    for (size_t i = 0; i < steps * 8; i += 8) {
+      for (size_t w = 0; w < kFour; ++w) {
+        for (size_t k = i; k < i + 8; ++k) {
+          row_plan_.keys.push_back(k < four[w].size() ? four[w][k] : INT32_MAX);
+        }
+      }
+    }
+    return static_cast<uint32_t>(steps);
   }
 
   // Its number, or kNoFeature if there are too many.
@@ -100,11 +153,12 @@ class RowPlanner {
   size_t node_of(const Place& place) const {
     return size_t{plan_.parts[place.part].first_node} + place.index;
   }
-  // Of a categorical node, else null.
+  // Of a categorical node, else null. Padding names the first column, whatever that is.
   const SplitPlace* split_of(const Place& place) const {
     if (place.index == kNoNode) return nullptr;
     const uint32_t column = plan_.node_columns[node_of(place)] / uint32_t{kLanes};
-    return column < numeric_columns_ ? nullptr : &split_places_[column - numeric_columns_];
+    if (column < numeric_columns_ || split_places_[column - numeric_columns_].split == nullptr) return nullptr;
+    return &split_places_[column - numeric_columns_];
   }
   static bool has_set(const SplitPlace* split) {
     return split != nullptr && split->feature != RowPlan::kNoFeature;
@@ -387,7 +441,7 @@ class RowPlanner {
 }  // namespace
 
 size_t RowPlan::size() const {
-  return bytes_of(category_features) + bytes_of(splits) + bytes_of(blocks) + bytes_of(levels) +
+  return bytes_of(windows) + bytes_of(keys) + bytes_of(category_features) + bytes_of(splits) + bytes_of(blocks) + bytes_of(levels) +
          bytes_of(children) + bytes_of(node_columns) + bytes_of(wide_node_columns) + bytes_of(node_limits) +
          bytes_of(node_sets) + bytes_of(leaves);
 }
@@ -405,6 +459,7 @@ void differ(uint8_t* vectors, size_t count) {
 RowPlan make_row_plan(const Plan& plan) {
   RowPlan row_plan{};
   RowPlanner(plan, &row_plan).run();
+  row_plan.keys.shrink_to_fit();
   row_plan.children.shrink_to_fit();
   row_plan.node_columns.shrink_to_fit();
   row_plan.wide_node_columns.shrink_to_fit();

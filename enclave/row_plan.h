@@ -41,6 +41,15 @@ struct RowChildren {
   uint8_t right_exits[32];
 };
 
+// Eight windows of plan.h, in two fours with about as many keys each: `steps` times eight keys of the first
+// window of a four, eight of the second ... Codes of windows that lack a column go where nobody reads them.
+inline constexpr size_t kEight = 8, kFour = 4;
+struct RowWindows {
+  uint32_t feature[kEight];
+  uint32_t column[2][kEight];  // missing values go right, left
+  uint32_t first_key, steps[2];
+};
+
 // A feature whose sets of categories are short (CategoryFeature in plan.h). Its sets stand in the nodes: a bit,
 // set for left, for each category below `known`, one for missing ones and one for all others.
 struct RowCategoryFeature {
@@ -59,10 +68,12 @@ struct RowSplits {
 };
 
 struct RowPlan {
-  uint32_t column_count;
+  uint32_t column_count;  // with one that nobody reads
   uint32_t widest_block;  // in vectors, of those that are decided
   uint32_t widest_level;  // in vectors
   uint32_t set_bytes;     // of the longest set
+  SecretVector<RowWindows> windows;
+  SecretVector<int32_t> keys;  // in any order, padded with keys that nothing exceeds
   SecretVector<RowCategoryFeature> category_features;
   SecretVector<RowSplits> splits;
   SecretVector<RowBlock> blocks;
