@@ -234,8 +234,8 @@ inline Words sums_of_lanes(const Words* words) {
 inline void rank_row(const float* row, const RowWindows& windows, const int32_t* keys, uint32_t* ranks,
                      uint32_t* missing) {
   const auto value = [&](size_t w) { return row[windows.feature[w]]; };
-  const Words bits = _mm256_castps_si256(_mm256_setr_ps(value(0), value(1), value(2), value(3), value(4),
-                                                        value(5), value(6), value(7)));
+  const Words bits = _mm256_castps_si256(
+      _mm256_setr_ps(value(0), value(1), value(2), value(3), value(4), value(5), value(6), value(7)));
   const Words magnitude = bits & _mm256_set1_epi32(0x7fffffff);
   const Words key = _mm256_sign_epi32(magnitude, bits | _mm256_set1_epi32(1));  // order_key()
   const Words is_nan = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7f800000));

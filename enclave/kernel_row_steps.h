@@ -10,7 +10,8 @@
 //   mask_of_bit               of each byte, for blend
 //   take_leaf                 entry `exit % 16` of a chunk
 //   store_floats              four byte planes, as 32 floats
-//   rank_row                  how many keys of eight windows are <= the row's value, and whether it is missing
+//   rank_row                  how many keys of eight windows are <= the row's value, and whether it is
+//   missing
 //
 // No #pragma once, as kernel_steps.h.
 // NOLINTBEGIN(cert-dcl59-cpp,misc-definitions-in-headers): for the same reason.
@@ -24,8 +25,7 @@ namespace {
 
 size_t whole_vectors(size_t bytes) { return (bytes + kLanes - 1) / kLanes * kLanes; }
 
-void encode_windows_of_row(const RowPlan& plan, const RowWindows& windows, const float* row,
-                           uint8_t* codes) {
+void encode_windows_of_row(const RowPlan& plan, const RowWindows& windows, const float* row, uint8_t* codes) {
   alignas(kLanes) uint32_t ranks[kEight], missing[kEight];
   rank_row(row, windows, plan.keys.data() + windows.first_key, ranks, missing);
   for (size_t w = 0; w < kEight; ++w) {
@@ -57,7 +57,8 @@ void encode_splits_of_row(const Plan& plan, const RowSplits& splits, const float
   }
 }
 
-// Of a bit in a set of RowCategoryFeature: the number of its byte, then the bit in it. Greater for later bits.
+// Of a bit in a set of RowCategoryFeature: the number of its byte, then the bit in it. Greater for later
+// bits.
 CML_INLINE uint32_t place_of_bit(uint32_t number) { return (number >> 3) << 8 | 1u << (number & 7); }
 
 CML_INLINE uint32_t place_of_category(const RowCategoryFeature& feature, float x) {
@@ -165,7 +166,8 @@ CML_INLINE Bytes in_sets(const RowPlan& plan, const RowCodes& codes, Bytes featu
   for (uint32_t chunk = 0; 16 * chunk < plan.category_features.size(); ++chunk) {
     const Bytes position = position_in_chunk(feature, chunk);
     for (uint32_t byte = 0; byte < set_bytes; ++byte) {
-      found = found | (sets[byte] & look_up(codes.members + byte * codes.stride + size_t{16} * chunk, position));
+      found =
+          found | (sets[byte] & look_up(codes.members + byte * codes.stride + size_t{16} * chunk, position));
     }
   }
   return equal_bytes(equal_bytes(found, broadcast(0)), broadcast(0));
@@ -184,26 +186,29 @@ void decide_by_sets(const RowPlan& plan, const RowBlock& block, const RowCodes& 
 
 void decide_block(const RowPlan& plan, const RowBlock& block, const RowCodes& codes, uint8_t* left) {
   const size_t count = block.vector_count;
-  const uint8_t* limits = plan.node_limits.data() + size_t{block.first_vector} * kLanes;
+  const uint8_t* limits = plan.node_limits.data() + block.first_limit;
   if (plan.is_wide()) {
     decide_wide(plan.wide_node_columns.data() + block.first_column, limits, count, codes.codes, left);
   } else {
-    decide(plan.column_count, plan.node_columns.data() + block.first_column, limits, count, codes.codes, left);
+    decide(plan.column_count, plan.node_columns.data() + block.first_column, limits, count, codes.codes,
+           left);
   }
   if (block.set_bytes != 0) decide_by_sets(plan, block, codes, left);
 }
 
 // ---- to the exits of 32 parts ----
 
-// A value of each part, `stride` of them for each value of a leaf.
-struct Values {
-  float* values;
-  size_t stride;
+// What is kept of parts: of all, or if no tree has several, of a block at a time.
+struct PartValues {
   uint32_t leaf_size;
+  size_t stride;
+  bool of_all;
+  uint8_t* exits;
+  float* values;  // `stride` for each value of a leaf
 
+  size_t place_of(uint32_t part) const { return of_all ? part : part % kLanes; }
   float* of(uint32_t group) const { return values + group * stride; }
 };
-
 // How 32 complete parts decide: by columns whose numbers take a byte or two, or all nodes have been decided
 // upon.
 enum class Decision { kNarrow, kWide, kDone };
@@ -222,7 +227,8 @@ CML_INLINE Bytes found_at(const Way<kDepth, 1>& way, const OfPlace& of_place) {
 
 // The same in a plane: of a level, `planes` of them for the nodes above it.
 template <int kLevel, int kDepth>
-CML_INLINE Bytes found_in_plane(const Way<kDepth, 1>& way, const uint8_t* first, size_t planes, size_t plane) {
+CML_INLINE Bytes found_in_plane(const Way<kDepth, 1>& way, const uint8_t* first, size_t planes,
+                                size_t plane) {
   constexpr size_t kAbove = (size_t{1} << kLevel) - 1, kWidth = size_t{1} << kLevel;
   const uint8_t* vectors = first + (kAbove * planes + kWidth * plane) * kLanes;
   return found_at<kLevel>(way, [&](size_t place) { return load_unaligned(vectors + place * kLanes); });
@@ -251,7 +257,7 @@ CML_INLINE void go_down_in_parts(const RowPlan& plan, const RowBlock& block, con
     take_way<kLevel>(chosen_at<kLevel>(*way, of_node), way);
   } else {
     const uint8_t* columns = plan.node_columns.data() + block.first_column;
-    const uint8_t* limits = plan.node_limits.data() + size_t{block.first_vector} * kLanes;
+    const uint8_t* limits = plan.node_limits.data() + block.first_limit;
     Bytes code;
     if constexpr (kDecision == Decision::kWide) {
       const Bytes low = found_in_plane<kLevel>(*way, columns, 2, 0);
@@ -277,7 +283,7 @@ CML_INLINE auto way_in_parts(const RowPlan& plan, const RowBlock& block, const R
 // The values of the exits that 32 complete parts have come to.
 template <int kDepth>
 CML_INLINE void store_complete_values(const RowPlan& plan, const RowBlock& block, const Way<kDepth, 1>& way,
-                                      const Values& values) {
+                                      const PartValues& values) {
   const uint8_t* table = plan.leaves.data() + block.first_leaf;
   for (uint32_t g = 0; g < values.leaf_size; ++g) {
     Bytes planes[4];
@@ -285,13 +291,13 @@ CML_INLINE void store_complete_values(const RowPlan& plan, const RowBlock& block
       plane = found_at<kDepth>(way, [&](size_t exit) { return load_unaligned(table + exit * kLanes); });
       table += kLanes << kDepth;
     }
-    store_floats(planes, values.of(g) + block.first_part);
+    store_floats(planes, values.of(g) + values.place_of(block.first_part));
   }
 }
 
 template <Decision kDecision, int kDepth>
 [[gnu::noinline]] void complete_values(const RowPlan& plan, const RowBlock& block, const RowCodes& codes,
-                                       const uint8_t* left, const Values& values) {
+                                       const uint8_t* left, const PartValues& values) {
   constexpr std::make_integer_sequence<int, kDepth> kLevels;
   const auto way = way_in_parts<kDecision>(plan, block, codes, left, kLevels);
   store_complete_values(plan, block, way, values);
@@ -299,8 +305,8 @@ template <Decision kDecision, int kDepth>
 
 // `left` of a block that is decided upon.
 template <int kDepth>
-void complete_values_of(const RowPlan& plan, const RowBlock& block, const RowCodes& codes, const uint8_t* left,
-                        const Values& values) {
+void complete_values_of(const RowPlan& plan, const RowBlock& block, const RowCodes& codes,
+                        const uint8_t* left, const PartValues& values) {
   if constexpr (kDepth < kCompleteDepth) {
     if (block.depth > kDepth) return complete_values_of<kDepth + 1>(plan, block, codes, left, values);
   }
@@ -361,13 +367,13 @@ CML_INLINE float leaf_at(const uint8_t* table, uint32_t chunk_count, uint32_t ex
   return select_leaf<16, 7>(table, exit);
 }
 
-void store_general_values(const Plan& plan, const RowBlock& block, const uint8_t* exits,
-                          const Values& values) {
+void store_general_values(const Plan& plan, const RowBlock& block, const PartValues& values) {
+  const size_t place = values.place_of(block.first_part);
   for (uint32_t p = 0; p < block.part_count; ++p) {
     const Part& part = plan.parts[block.first_part + p];
     const uint8_t* table = plan.leaves.data() + part.first_leaf;
     for (uint32_t g = 0; g < plan.leaf_size; ++g, table += part.chunk_count * kChunkBytes) {
-      values.of(g)[block.first_part + p] = leaf_at(table, part.chunk_count, exits[p]);
+      values.of(g)[place + p] = leaf_at(table, part.chunk_count, values.exits[place + p]);
     }
   }
 }
@@ -376,40 +382,46 @@ void store_general_values(const Plan& plan, const RowBlock& block, const uint8_t
 void follow_links(const Plan& plan, const PlannedTree& tree, const uint8_t* exits, float* values) {
   for (uint32_t p = tree.part_count; p-- > 0;) {
     const Part& part = plan.parts[tree.first_part + p];
-    float* value = values + tree.first_part;
     for (uint32_t l = 0; l < part.link_count; ++l) {
       const Link& link = plan.links[part.first_link + l];
-      value[p] = select(equal(exits[tree.first_part + p], link.exit), value[link.part], value[p]);
+      values[p] = select(equal(exits[p], link.exit), values[link.part], values[p]);
     }
   }
 }
 
-// A sum stays in a register while trees are of one group: stored, it would be waited for.
-void add_values_in_order(const PlannedTree* trees, size_t count, const float* values, float* sums) {
-  for (size_t t = 0; t < count;) {
-    const uint32_t group = trees[t].group;
-    float sum = sums[group];
-    for (; t < count && trees[t].group == group; ++t) sum += values[trees[t].first_part];
-    sums[group] = sum;
+// Trees [begin, end), whose parts have values. If they are of one group, the sum stays in a register: stored,
+// it would be waited for.
+void add_values(const Plan& plan, size_t begin, size_t end, const PartValues& values, uint32_t group,
+                float* sums) {
+  const PlannedTree* trees = plan.trees.data();
+  float* of_parts = values.of(group);
+  for (size_t t = begin; t < end && values.of_all; ++t) {
+    if (trees[t].part_count == 1) continue;
+    follow_links(plan, trees[t], values.exits + trees[t].first_part, of_parts + trees[t].first_part);
   }
+  const auto value = [&](size_t t) { return of_parts[values.place_of(trees[t].first_part)]; };
+  if (plan.group_count != plan.leaf_size) {
+    for (size_t t = begin; t < end; ++t) sums[trees[t].group + group] += value(t);
+    return;
+  }
+  float sum = sums[group];
+  for (size_t t = begin; t < end; ++t) sum += value(t);
+  sums[group] = sum;
 }
-
-// The number of parts, in whole blocks.
-size_t lanes_of_parts(const Plan& plan) { return whole_vectors(plan.parts.size()); }
 
 // What lies in the scratch memory. The first results that a shuffle reads are nobody's.
 struct RowScratch {
-  uint8_t *left, *results, *next_results, *exits;
-  Values values;
+  size_t left, results, exits, values, end;
 
-  RowScratch(const Plan& plan, uint8_t* memory) {
-    const auto take = [&](size_t size) { return std::exchange(memory, memory + size); };
-    left = take(plan.for_row.widest_block * kLanes);
-    results = take((plan.for_row.widest_level + 1) * kLanes);
-    next_results = take((plan.for_row.widest_level + 1) * kLanes);
-    exits = take(lanes_of_parts(plan));
-    values = {reinterpret_cast<float*>(memory), lanes_of_parts(plan), plan.leaf_size};
+  explicit RowScratch(const Plan& plan) {
+    const size_t parts = plan.largest_tree > 1 ? whole_vectors(plan.parts.size()) : kLanes;
+    left = 0;
+    results = left + plan.for_row.widest_block * kLanes;
+    exits = results + 2 * results_bytes(plan);
+    values = exits + parts;
+    end = values + parts * plan.leaf_size * sizeof(float);
   }
+  static size_t results_bytes(const Plan& plan) { return (plan.for_row.widest_level + 1) * kLanes; }
 };
 
 }  // namespace
@@ -419,10 +431,7 @@ size_t row_code_bytes(const Plan& plan) {
   return column_code_bytes(row_plan) + (row_plan.set_bytes + 2) * feature_lanes(row_plan);
 }
 
-size_t row_scratch_bytes(const Plan& plan) {
-  return (plan.for_row.widest_block + 2 * (plan.for_row.widest_level + 1)) * kLanes +
-         lanes_of_parts(plan) * (1 + plan.leaf_size * sizeof(float));
-}
+size_t row_scratch_bytes(const Plan& plan) { return RowScratch(plan).end; }
 
 void encode_row(const Plan& plan, const float* row, uint8_t* codes) {
   for (const RowWindows& windows : plan.for_row.windows) {
@@ -437,27 +446,28 @@ void add_trees_to_row(const Plan& plan, size_t begin, size_t end, const uint8_t*
   if (begin == end) return;
   const RowPlan& row_plan = plan.for_row;
   const RowCodes row(row_plan, codes);
-  const RowScratch own(plan, scratch);
-  const PlannedTree* trees = plan.trees.data() + begin;
-  const PlannedTree& last = plan.trees[end - 1];
-  const size_t end_part = last.first_part + last.part_count;
-  for (size_t b = trees->first_part / kLanes; b * kLanes < end_part; ++b) {
+  const RowScratch own(plan);
+  const size_t stride = (own.values - own.exits);
+  uint8_t *left = scratch + own.left, *results = scratch + own.results;
+  const PartValues values{plan.leaf_size, stride, plan.largest_tree > 1, scratch + own.exits,
+                          reinterpret_cast<float*>(scratch + own.values)};
+  // Values are added block by block: one addition waits for the other, and the next block need not.
+  size_t next = begin;
+  for (size_t b = plan.trees[begin].first_part / kLanes; next < end; ++b) {
     const RowBlock& block = row_plan.blocks[b];
-    if (block.is_decided) decide_block(row_plan, block, row, own.left);
+    if (block.is_decided) decide_block(row_plan, block, row, left);
     if (block.depth != 0) {
-      complete_values_of<1>(row_plan, block, row, own.left, own.values);
-      continue;
+      complete_values_of<1>(row_plan, block, row, left, values);
+    } else {
+      store(values.exits + values.place_of(block.first_part),
+            general_exits(row_plan, block, left, results, results + RowScratch::results_bytes(plan)));
+      store_general_values(plan, block, values);
     }
-    uint8_t* exits = own.exits + block.first_part;
-    store(exits, general_exits(row_plan, block, own.left, own.results, own.next_results));
-    store_general_values(plan, block, exits, own.values);
-  }
-  for (uint32_t g = 0; g < plan.leaf_size; ++g) {
-    float* values = own.values.of(g);
-    for (size_t t = begin; t < end && plan.largest_tree > 1; ++t) {
-      if (plan.trees[t].part_count > 1) follow_links(plan, plan.trees[t], own.exits, values);
+    const size_t end_tree = std::min<size_t>(end, block.end_tree);
+    for (uint32_t g = 0; g < plan.leaf_size && next < end_tree; ++g) {
+      add_values(plan, next, end_tree, values, g, sums);
     }
-    add_values_in_order(trees, end - begin, values, sums + g);
+    next = std::max(next, end_tree);
   }
 }
 

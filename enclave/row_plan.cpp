@@ -31,6 +31,7 @@ class RowPlanner {
       add_block(first, count);
       if (row_plan_.size() > kMaxPlanSize) throw PlanLimitExceeded();
     }
+    align();
   }
 
  private:
@@ -58,7 +59,8 @@ class RowPlanner {
     split_places_.resize(plan_.column_bytes / kLanes - numeric_columns_);
     for (uint32_t i = 0; i < features.size(); ++i) {
       uint32_t column = row_plan_.column_count;
-      const uint8_t number = features[i].is_short != 0 ? add_category_feature(features[i]) : RowPlan::kNoFeature;
+      const uint8_t number =
+          features[i].is_short != 0 ? add_category_feature(features[i]) : RowPlan::kNoFeature;
       for (uint32_t s = features[i].first_split; s < features[i].first_split + features[i].split_count; ++s) {
         const CategorySplit& split = plan_.category_splits[s];
         split_places_[split.column / kLanes - numeric_columns_] = {&split, column++, number};
@@ -157,7 +159,8 @@ class RowPlanner {
   const SplitPlace* split_of(const Place& place) const {
     if (place.index == kNoNode) return nullptr;
     const uint32_t column = plan_.node_columns[node_of(place)] / uint32_t{kLanes};
-    if (column < numeric_columns_ || split_places_[column - numeric_columns_].split == nullptr) return nullptr;
+    if (column < numeric_columns_ || split_places_[column - numeric_columns_].split == nullptr)
+      return nullptr;
     return &split_places_[column - numeric_columns_];
   }
   static bool has_set(const SplitPlace* split) {
@@ -285,7 +288,11 @@ class RowPlanner {
     RowBlock block{};
     block.first_part = first;
     block.part_count = count;
-    block.first_vector = vectors_of(row_plan_.node_limits.size());
+    for (; end_tree_ < plan_.trees.size(); ++end_tree_) {
+      const PlannedTree& tree = plan_.trees[end_tree_];
+      if (tree.first_part + tree.part_count > first + count) break;
+    }
+    block.end_tree = end_tree_;
     block.first_level = static_cast<uint32_t>(row_plan_.levels.size());
     block.first_children = static_cast<uint32_t>(row_plan_.children.size());
     block.depth = complete_depth(first, count);
@@ -334,9 +341,11 @@ class RowPlanner {
 
   void add_nodes(RowBlock* block) {
     block->vector_count = vectors_of(places_.size());
+    block->first_limit = row_plan_.node_limits.size();
     reserve_gently(places_.size(), &row_plan_.node_limits);
     for_choices(*block, [&](uint32_t first, uint32_t width) {
-      add_plane(first, width, [&](const Place& place) { return limit_of(place); }, &row_plan_.node_limits);
+      add_plane(
+          first, width, [&](const Place& place) { return limit_of(place); }, &row_plan_.node_limits);
     });
     if (block->is_decided && row_plan_.is_wide()) {
       block->first_column = row_plan_.wide_node_columns.size();
@@ -425,11 +434,40 @@ class RowPlanner {
     }
   }
 
+  // Moves a table to where a cache line begins, and returns where in it that is: memory that is asked for
+  // begins at 16 bytes, and every other vector would lie in two lines.
+  template <typename T>
+  static size_t aligned(SecretVector<T>* values) {
+    constexpr size_t kLine = 64;
+    SecretVector<T> moved;
+    moved.reserve(values->size() + kLine / sizeof(T));
+    const size_t start = (0 - reinterpret_cast<uintptr_t>(moved.data())) % kLine / sizeof(T);
+    moved.resize(start);
+    moved.insert(moved.end(), values->begin(), values->end());
+    *values = std::move(moved);
+    return start;
+  }
+
+  void align() {
+    const size_t keys = aligned(&row_plan_.keys), limits = aligned(&row_plan_.node_limits);
+    const size_t columns = aligned(&row_plan_.node_columns), sets = aligned(&row_plan_.node_sets);
+    const size_t leaves = aligned(&row_plan_.leaves);
+    for (RowWindows& windows : row_plan_.windows) windows.first_key += static_cast<uint32_t>(keys);
+    for (RowBlock& block : row_plan_.blocks) {
+      block.first_limit += limits;
+      if (!block.is_decided || !row_plan_.is_wide()) block.first_column += columns;
+      block.first_set += sets;
+      block.first_leaf += leaves;
+    }
+  }
+
   const Plan& plan_;
   RowPlan& row_plan_;
 
   uint32_t numeric_columns_ = 0;
   SecretVector<SplitPlace> split_places_;  // by the number of the plan's column, after the numeric ones
+
+  uint32_t end_tree_ = 0;
 
   // Of the block in hand.
   SecretVector<Place> places_;  // in each lane of its vectors
@@ -441,9 +479,9 @@ class RowPlanner {
 }  // namespace
 
 size_t RowPlan::size() const {
-  return bytes_of(windows) + bytes_of(keys) + bytes_of(category_features) + bytes_of(splits) + bytes_of(blocks) + bytes_of(levels) +
-         bytes_of(children) + bytes_of(node_columns) + bytes_of(wide_node_columns) + bytes_of(node_limits) +
-         bytes_of(node_sets) + bytes_of(leaves);
+  return bytes_of(windows) + bytes_of(keys) + bytes_of(category_features) + bytes_of(splits) +
+         bytes_of(blocks) + bytes_of(levels) + bytes_of(children) + bytes_of(node_columns) +
+         bytes_of(wide_node_columns) + bytes_of(node_limits) + bytes_of(node_sets) + bytes_of(leaves);
 }
 
 void differ(uint8_t* vectors, size_t count) {
@@ -459,13 +497,8 @@ void differ(uint8_t* vectors, size_t count) {
 RowPlan make_row_plan(const Plan& plan) {
   RowPlan row_plan{};
   RowPlanner(plan, &row_plan).run();
-  row_plan.keys.shrink_to_fit();
   row_plan.children.shrink_to_fit();
-  row_plan.node_columns.shrink_to_fit();
   row_plan.wide_node_columns.shrink_to_fit();
-  row_plan.node_limits.shrink_to_fit();
-  row_plan.node_sets.shrink_to_fit();
-  row_plan.leaves.shrink_to_fit();
   return row_plan;
 }
 

@@ -20,13 +20,14 @@ struct Plan;
 
 struct RowBlock {
   uint32_t first_part, part_count;
-  uint32_t first_vector;
-  uint32_t depth;  // of a block of complete parts, else 0: then it has
+  uint32_t end_tree;  // the first that has a part in a later block
+  uint32_t depth;     // of a block of complete parts, else 0: then it has
   uint32_t first_level, level_count;
   uint32_t first_children;  // in RowPlan::children, one for each of its vectors
   uint32_t vector_count;
   // All nodes are decided upon: of a general block, and of one with too many columns to look through.
   bool is_decided;
+  size_t first_limit;
   size_t first_column;  // in wide_node_columns if it is decided and the plan is wide, else in node_columns
   size_t first_leaf;    // in RowPlan::leaves; unless general
   uint32_t set_bytes;   // of the longest set that a node of it has
@@ -50,8 +51,8 @@ struct RowWindows {
   uint32_t first_key, steps[2];
 };
 
-// A feature whose sets of categories are short (CategoryFeature in plan.h). Its sets stand in the nodes: a bit,
-// set for left, for each category below `known`, one for missing ones and one for all others.
+// A feature whose sets of categories are short (CategoryFeature in plan.h). Its sets stand in the nodes: a
+// bit, set for left, for each category below `known`, one for missing ones and one for all others.
 struct RowCategoryFeature {
   uint32_t feature;
   uint32_t known;
@@ -79,12 +80,13 @@ struct RowPlan {
   SecretVector<RowBlock> blocks;
   SecretVector<uint32_t> levels;  // of general blocks: count of vectors
   SecretVector<RowChildren> children;
-  // If they fit a byte; else only of blocks that are not decided, of each level lower bytes and then upper ones.
+  // If they fit a byte; else only of blocks that are not decided, of each level lower bytes and then upper
+  // ones.
   SecretVector<uint8_t> node_columns;
   SecretVector<uint32_t> wide_node_columns;  // of the others
   SecretVector<uint8_t> node_limits;         // signed
-  // Of blocks with sets, for each vector of nodes, or if they are not decided for all of a level: 32 numbers of
-  // category features or kNoFeature, then 32 first bytes of sets, ...
+  // Of blocks with sets, for each vector of nodes, or if they are not decided for all of a level: 32 numbers
+  // of category features or kNoFeature, then 32 first bytes of sets, ...
   SecretVector<uint8_t> node_sets;
   // Of blocks that are not general: 32 lanes for each exit, as differ() makes them; so for each of the four
   // bytes of a leaf, the lowest first; so for each value of a leaf.
@@ -95,9 +97,9 @@ struct RowPlan {
   size_t size() const;  // bytes
 };
 
-// Of `count` vectors that are chosen from by the bits of a number, a power of two: wherever a bit is set, what
-// is there becomes what it differs by from where that bit is not. Then a choice is an "and" and a "xor", which
-// cost some processors less than half of a blend.
+// Of `count` vectors that are chosen from by the bits of a number, a power of two: wherever a bit is set,
+// what is there becomes what it differs by from where that bit is not. Then a choice is an "and" and a "xor",
+// which cost some processors less than half of a blend.
 void differ(uint8_t* vectors, size_t count);
 
 // May throw std::bad_alloc and PlanLimitExceeded.

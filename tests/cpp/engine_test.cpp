@@ -93,7 +93,7 @@ TEST(Plan, IsBounded) {
     const Forest forest(parsed(named.model));
     const size_t flat = flat_bytes(named.model).size();
     if (named.name == "EveryDepth") {
-      EXPECT_LT(forest.plan_size(), 3 * flat / 2);
+      EXPECT_LT(forest.plan_size(), 5 * flat / 3);
     }
     EXPECT_LT(forest.plan_size(), 256 * size_t{forest.model().node_count} + 2 * flat + 16384) << named.name;
   }
