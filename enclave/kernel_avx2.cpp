@@ -146,9 +146,6 @@ Bytes rank(const float* const* rows, const Window& window, const int32_t* keys, 
 inline Bytes load_unaligned(const void* source) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(source));
 }
-inline void store_unaligned(void* target, Bytes bytes) {
-  _mm256_storeu_si256(static_cast<__m256i*>(target), bytes);
-}
 inline __m128i load_half(const uint8_t* source) {
   return _mm_loadu_si128(reinterpret_cast<const __m128i*>(source));
 }

@@ -81,7 +81,6 @@ Bytes rank(const float* const* rows, const Window& window, const int32_t* keys, 
 // ---- for a single row ----
 
 inline Bytes load_unaligned(const void* source) { return load(source); }
-inline void store_unaligned(void* target, Bytes bytes) { store(target, bytes); }
 inline Bytes load_halves(const uint8_t* low, const uint8_t* high) {
   Bytes bytes;
   std::memcpy(&bytes, low, 16);

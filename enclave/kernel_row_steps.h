@@ -2,7 +2,6 @@
 // vectors. Besides those of kernel_steps.h it asks for
 //
 //   load_unaligned, load_halves    32 bytes from anywhere, from 16 and 16
-//   store_unaligned
 //   add                       byte by byte
 //   lane_numbers              0, 1, 2 ...
 //   any                       whether a byte is not zero, as a mask
