@@ -9,8 +9,7 @@
 //   mask_of_bit               of each byte, for blend
 //   take_leaf                 entry `exit % 16` of a chunk
 //   store_floats              four byte planes, as 32 floats
-//   rank_row                  how many keys of eight windows are <= the row's value, and whether it is
-//   missing
+//   rank_row                  of eight windows: keys that are <= the row's value; whether it is missing
 //
 // No #pragma once, as kernel_steps.h.
 // NOLINTBEGIN(cert-dcl59-cpp,misc-definitions-in-headers): for the same reason.
@@ -67,8 +66,8 @@ CML_INLINE uint32_t place_of_category(const RowCategoryFeature& feature, float x
   return select(is_nan(x), missing, select(is_known, place, place_of_bit(feature.known + 1)));
 }
 
-// fetch() looks at 256 codes.
-size_t column_code_bytes(const RowPlan& plan) { return (plan.column_count + 255) / 256 * 256; }
+// fetch() looks at 256 codes. One more than there are is nobody's.
+size_t column_code_bytes(const RowPlan& plan) { return plan.column_count / 256 * 256 + 256; }
 size_t feature_lanes(const RowPlan& plan) { return whole_vectors(plan.category_features.size()); }
 
 // What is computed of a row: a code for each column; and for each byte of a set the bit that every category
@@ -208,6 +207,7 @@ struct PartValues {
   size_t place_of(uint32_t part) const { return of_all ? part : part % kLanes; }
   float* of(uint32_t group) const { return values + group * stride; }
 };
+
 // How 32 complete parts decide: by columns whose numbers take a byte or two, or all nodes have been decided
 // upon.
 enum class Decision { kNarrow, kWide, kDone };
@@ -446,7 +446,7 @@ void add_trees_to_row(const Plan& plan, size_t begin, size_t end, const uint8_t*
   const RowPlan& row_plan = plan.for_row;
   const RowCodes row(row_plan, codes);
   const RowScratch own(plan);
-  const size_t stride = (own.values - own.exits);
+  const size_t stride = own.values - own.exits;
   uint8_t *left = scratch + own.left, *results = scratch + own.results;
   const PartValues values{plan.leaf_size, stride, plan.largest_tree > 1, scratch + own.exits,
                           reinterpret_cast<float*>(scratch + own.values)};

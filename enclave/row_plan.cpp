@@ -69,7 +69,7 @@ class RowPlanner {
       row_plan_.splits.push_back({i, row_plan_.column_count});
       row_plan_.column_count = column;
     }
-    add_windows(row_plan_.column_count++);
+    add_windows(row_plan_.column_count);
     for (const RowCategoryFeature& feature : row_plan_.category_features) {
       row_plan_.set_bytes = std::max(row_plan_.set_bytes, feature.set_bytes());
     }

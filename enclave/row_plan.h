@@ -43,7 +43,8 @@ struct RowChildren {
 };
 
 // Eight windows of plan.h, in two fours with about as many keys each: `steps` times eight keys of the first
-// window of a four, eight of the second ... Codes of windows that lack a column go where nobody reads them.
+// window of a four, eight of the second ... The code of a window that lacks a column goes
+// where nobody reads it, to column_count.
 inline constexpr size_t kEight = 8, kFour = 4;
 struct RowWindows {
   uint32_t feature[kEight];
@@ -69,7 +70,7 @@ struct RowSplits {
 };
 
 struct RowPlan {
-  uint32_t column_count;  // with one that nobody reads
+  uint32_t column_count;
   uint32_t widest_block;  // in vectors, of those that are decided
   uint32_t widest_level;  // in vectors
   uint32_t set_bytes;     // of the longest set
