@@ -136,9 +136,6 @@ inline void short_categories(const float* const* rows, uint32_t feature, Bytes* 
 inline Bytes load_unaligned(const void* source) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(source));
 }
-inline void store_unaligned(void* target, Bytes bytes) {
-  _mm256_storeu_si256(static_cast<__m256i*>(target), bytes);
-}
 inline __m128i load_half(const uint8_t* source) {
   return _mm_loadu_si128(reinterpret_cast<const __m128i*>(source));
 }
@@ -173,30 +170,70 @@ inline float take_leaf(const Bytes* chunk, Bytes exit) {
   return _mm_cvtss_f32(_mm_castsi128_ps(_mm_unpacklo_epi16(low, high)));
 }
 
-// Minus one for each key that is less than `above`.
-inline Words minus_keys_below(Words above, const int32_t* keys) {
-  return _mm256_cmpgt_epi32(above, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(keys)));
+inline void store_halves(float* low, float* high, Bytes bits) {
+  _mm_storeu_ps(low, _mm_castsi128_ps(_mm256_castsi256_si128(bits)));
+  _mm_storeu_ps(high, _mm_castsi128_ps(_mm256_extracti128_si256(bits, 1)));
 }
 
-// Padding is larger than any value. INT32_MAX, which no value is, keeps value + 1 from overflowing. Two
-// counts, so that one need not wait for the other.
-inline uint32_t count_not_above(int32_t value, const Window& window, const int32_t* keys) {
-  const size_t key_count = key_count_of(window);
-  const Words above = _mm256_set1_epi32(value + 1);
-  Words even = _mm256_setzero_si256(), odd = even;
-  size_t k = 0;
-  for (; k + 32 <= key_count; k += 32) {
-    even = _mm256_add_epi32(even, minus_keys_below(above, keys + k));
-    odd = _mm256_add_epi32(odd, minus_keys_below(above, keys + k + 8));
-    even = _mm256_add_epi32(even, minus_keys_below(above, keys + k + 16));
-    odd = _mm256_add_epi32(odd, minus_keys_below(above, keys + k + 24));
+// Interleaves the planes, within each half of 16 bytes.
+inline void store_floats(const Bytes* planes, float* floats) {
+  const Bytes low01 = _mm256_unpacklo_epi8(planes[0], planes[1]);
+  const Bytes high01 = _mm256_unpackhi_epi8(planes[0], planes[1]);
+  const Bytes low23 = _mm256_unpacklo_epi8(planes[2], planes[3]);
+  const Bytes high23 = _mm256_unpackhi_epi8(planes[2], planes[3]);
+  store_halves(floats, floats + 16, _mm256_unpacklo_epi16(low01, low23));
+  store_halves(floats + 4, floats + 20, _mm256_unpackhi_epi16(low01, low23));
+  store_halves(floats + 8, floats + 24, _mm256_unpacklo_epi16(high01, high23));
+  store_halves(floats + 12, floats + 28, _mm256_unpackhi_epi16(high01, high23));
+}
+
+// Of four windows, in each lane minus the number of keys there that are less than `above`. Together, so that
+// none need wait for its count, and a loop ends once.
+inline void minus_keys_below(const int32_t* above, const int32_t* keys, size_t steps, Words* counts) {
+  const auto of_window = [&](size_t w) { return _mm256_set1_epi32(above[w]); };
+  const Words above0 = of_window(0), above1 = of_window(1), above2 = of_window(2), above3 = of_window(3);
+  const auto below = [&](Words of, size_t w) {
+    return _mm256_cmpgt_epi32(of, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(keys + 8 * w)));
+  };
+  Words count0 = _mm256_setzero_si256(), count1 = count0, count2 = count0, count3 = count0;
+  for (size_t step = 0; step < steps; ++step, keys += 8 * kFour) {
+    count0 = _mm256_add_epi32(count0, below(above0, 0));
+    count1 = _mm256_add_epi32(count1, below(above1, 1));
+    count2 = _mm256_add_epi32(count2, below(above2, 2));
+    count3 = _mm256_add_epi32(count3, below(above3, 3));
   }
-  for (; k < key_count; k += 8) even = _mm256_add_epi32(even, minus_keys_below(above, keys + k));
-  const Words both = _mm256_add_epi32(even, odd);
-  __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
-  sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
-  sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
-  return 0 - static_cast<uint32_t>(_mm_cvtsi128_si32(sum));
+  counts[0] = count0;
+  counts[1] = count1;
+  counts[2] = count2;
+  counts[3] = count3;
+}
+
+// Of each of eight vectors the sum of its lanes.
+inline Words sums_of_lanes(const Words* words) {
+  const auto pair_sums = [&](size_t i) { return _mm256_hadd_epi32(words[i], words[i + 1]); };
+  const Words low = _mm256_hadd_epi32(pair_sums(0), pair_sums(2));
+  const Words high = _mm256_hadd_epi32(pair_sums(4), pair_sums(6));
+  return _mm256_add_epi32(_mm256_permute2x128_si256(low, high, 0x20),
+                          _mm256_permute2x128_si256(low, high, 0x31));
+}
+
+// Padding is larger than any value. INT32_MAX, which no value is, keeps value + 1 from overflowing.
+inline void rank_row(const float* row, const RowWindows& windows, const int32_t* keys, uint32_t* ranks,
+                     uint32_t* missing) {
+  const auto value = [&](size_t w) { return row[windows.feature[w]]; };
+  const Words bits = _mm256_castps_si256(
+      _mm256_setr_ps(value(0), value(1), value(2), value(3), value(4), value(5), value(6), value(7)));
+  const Words magnitude = bits & _mm256_set1_epi32(0x7fffffff);
+  const Words key = _mm256_sign_epi32(magnitude, bits | _mm256_set1_epi32(1));  // order_key()
+  const Words is_nan = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7f800000));
+  const Words present = _mm256_blendv_epi8(key, _mm256_set1_epi32(INT32_MIN), is_nan);
+  alignas(32) int32_t above[kEight];
+  store(above, _mm256_add_epi32(present, _mm256_set1_epi32(1)));
+  Words counts[kEight];
+  minus_keys_below(above, keys, windows.steps[0], counts);
+  minus_keys_below(above + kFour, keys + windows.steps[0] * 8 * kFour, windows.steps[1], counts + kFour);
+  store(ranks, _mm256_sub_epi32(_mm256_setzero_si256(), sums_of_lanes(counts)));
+  store(missing, is_nan);
 }
 
 // Where row i stands among the 32 bytes of a vector.

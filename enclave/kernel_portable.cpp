@@ -72,9 +72,9 @@ inline void add_planes(const Bytes* planes, float* sums) {
 }
 
 // By comparing with all; padding is larger than any value.
-uint32_t count_not_above(int32_t value, const Window& window, const int32_t* keys) {
+uint32_t count_not_above(int32_t value, const int32_t* keys, size_t key_count) {
   uint32_t count = 0;
-  for (size_t k = 0; k < key_count_of(window); ++k) {
+  for (size_t k = 0; k < key_count; ++k) {
     count += 1 - static_cast<uint32_t>(static_cast<uint64_t>(int64_t{value} - keys[k]) >> 63);
   }
   return count;
@@ -102,7 +102,6 @@ inline void short_categories(const float* const* rows, uint32_t feature, Bytes* 
 // ---- for a single row ----
 
 inline Bytes load_unaligned(const void* source) { return load(source); }
-inline void store_unaligned(void* target, Bytes bytes) { store(target, bytes); }
 inline Bytes load_halves(const uint8_t* low, const uint8_t* high) {
   Bytes bytes;
   std::memcpy(&bytes, low, 16);
@@ -144,6 +143,27 @@ inline float take_leaf(const Bytes* chunk, Bytes exit) {
     bits |= equal(position, i) & (entry(0, 0) | entry(0, 1) << 8 | entry(1, 0) << 16 | entry(1, 1) << 24);
   }
   return float_of(bits);
+}
+
+inline void rank_row(const float* row, const RowWindows& windows, const int32_t* keys, uint32_t* ranks,
+                     uint32_t* missing) {
+  for (size_t w = 0; w < kEight; ++w) {
+    const float x = row[windows.feature[w]];
+    missing[w] = is_nan(x);
+    ranks[w] = 0;
+    const int32_t* own = keys + (w < kFour ? 0 : windows.steps[0] * 8 * kFour) + w % kFour * 8;
+    for (size_t step = 0; step < windows.steps[w / kFour]; ++step, own += 8 * kFour) {
+      ranks[w] += count_not_above(order_key(x), own, 8) & ~missing[w];
+    }
+  }
+}
+
+inline void store_floats(const Bytes* planes, float* floats) {
+  for (size_t i = 0; i < kLanes; ++i) {
+    uint32_t bits = 0;
+    for (size_t p = 4; p-- > 0;) bits = bits << 8 | static_cast<uint8_t>(planes[p][i]);
+    floats[i] = float_of(bits);
+  }
 }
 
 constexpr size_t lane_of(size_t i) { return i; }

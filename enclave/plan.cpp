@@ -93,22 +93,21 @@ class Planner {
     }
   }
 
-  // The keys level by level, as the search asks for them; each level padded to 8 keys, which nothing exceeds.
+  // The tables as the search asks for them, padded with keys that nothing exceeds.
   void add_window(uint32_t feature, size_t begin, uint32_t count) {
     uint32_t levels = 1;
     while (count >= 1u << levels) ++levels;
     const auto first_key = static_cast<uint32_t>(plan_.keys.size());
     const auto first_table = static_cast<uint32_t>(plan_.key_tables.size());
-    plan_.windows.push_back({feature, levels, first_key, first_table, {kNoColumn, kNoColumn}});
+    plan_.windows.push_back({feature, levels, first_key, count, first_table, {kNoColumn, kNoColumn}});
+    for (uint32_t rank = 0; rank < count; ++rank) plan_.keys.push_back(key_of(thresholds_[begin + rank]));
     plan_.key_tables.resize(first_table + chunks_before(levels) * kChunkBytes);
     for (uint32_t level = 0; level < levels; ++level) {
+      const size_t table = first_table + chunks_before(level) * kChunkBytes;
       const uint32_t step = 1u << (levels - level);
-      for (uint32_t j = 0; j < std::max(8u, 1u << level); ++j) {
+      for (uint32_t j = 0; j < 1u << level; ++j) {
         const uint32_t rank = j * step + step / 2 - 1;
-        const bool exists = j < 1u << level && rank < count;
-        const int32_t key = exists ? key_of(thresholds_[begin + rank]) : INT32_MAX;
-        plan_.keys.push_back(key);
-        set_key(first_table + chunks_before(level) * kChunkBytes, j, key);
+        set_key(table, j, rank < count ? plan_.keys[first_key + rank] : INT32_MAX);
       }
     }
   }
@@ -520,9 +519,9 @@ size_t Plan::size() const {
 Plan make_plan(const Model& model) {
   Plan plan{};
   Planner(model, &plan).run();
-  plan.keys.shrink_to_fit();
   plan.general_nodes.shrink_to_fit();
   plan.for_row = make_row_plan(plan);
+  plan.keys = {};
   for (const Part& part : plan.parts) {
     if (part.depth == 0) reuse_slots(part, plan.general_nodes.data() + part.first_general);
   }

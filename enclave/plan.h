@@ -47,18 +47,13 @@ inline constexpr uint32_t kNoCondition = UINT32_MAX;
 // Columns and slots are named by their byte offset.
 struct Window {
   uint32_t feature;
-  uint32_t levels;       // of the search: below 2^levels thresholds
-  uint32_t first_key;    // in Plan::keys
-  uint32_t first_table;  // in Plan::key_tables
-  uint32_t column[2];    // missing values go right, left
+  uint32_t levels;                // of the search: below 2^levels thresholds
+  uint32_t first_key, key_count;  // in Plan::keys
+  uint32_t first_table;           // in Plan::key_tables
+  uint32_t column[2];             // missing values go right, left
 };
 
-// The keys stand level by level, each level padded to 8 with keys that nothing exceeds.
-inline size_t key_count_of(const Window& window) {
-  return window.levels <= 3 ? size_t{8} * window.levels : (size_t{1} << window.levels) + 16;
-}
-
-// For batches each level is a table in chunks of 16 keys, as those of leaves; so many stand before a level.
+// Each level of the search is a table in chunks of 16 keys, as those of leaves; so many stand before a level.
 constexpr size_t chunks_before(uint32_t level) { return level <= 5 ? level : 3 + (size_t{1} << (level - 4)); }
 
 // A feature that categorical splits ask about: byte planes, standing where columns stand. If all its sets are
@@ -134,7 +129,7 @@ struct Plan {
   uint32_t condition_count;  // 0 if there are none, or too many
   uint32_t largest_tree;     // in parts
   SecretVector<Window> windows;
-  SecretVector<int32_t> keys;
+  SecretVector<int32_t> keys;  // the thresholds; while the plan is made
   SecretVector<uint8_t> key_tables;
   SecretVector<CategoryFeature> category_features;
   SecretVector<CategorySplit> category_splits;

@@ -25,13 +25,13 @@ class RowPlanner {
   RowPlanner(const Plan& plan, RowPlan* row_plan) : plan_(plan), row_plan_(*row_plan) {}
 
   void run() {
-    row_plan_.column_count = plan_.column_bytes / kLanes;
-    add_splits();
+    add_columns();
     for (uint32_t first = 0; first < plan_.parts.size(); first += kLanes) {
       const auto count = static_cast<uint32_t>(std::min(kLanes, plan_.parts.size() - first));
       add_block(first, count);
       if (row_plan_.size() > kMaxPlanSize) throw PlanLimitExceeded();
     }
+    align();
   }
 
  private:
@@ -42,32 +42,99 @@ class RowPlanner {
   };
   static constexpr uint32_t kNoNode = UINT32_MAX;
 
-  // ---- categories ----
+  // ---- columns ----
 
-  void add_splits() {
-    for (const CategoryFeature& feature : plan_.category_features) {
-      if (feature.is_short == 0) continue;
-      const size_t end = size_t{feature.first_split} + feature.split_count;
-      for (size_t i = feature.first_split; i < end; i += kLanes)
-        add_split_vector(i, std::min(end, i + kLanes));
+  // Where a categorical split has gone: into a column, or into nodes as a set of a RowCategoryFeature.
+  struct SplitPlace {
+    const CategorySplit* split = nullptr;
+    uint32_t column = 0;
+    uint8_t feature = RowPlan::kNoFeature;  // unless in nodes
+  };
+
+  // The columns of the plan, of which numeric ones come first; those of category features are left out.
+  void add_columns() {
+    const auto& features = plan_.category_features;
+    numeric_columns_ = (features.empty() ? plan_.column_bytes : features[0].planes) / uint32_t{kLanes};
+    row_plan_.column_count = numeric_columns_;
+    split_places_.resize(plan_.column_bytes / kLanes - numeric_columns_);
+    for (uint32_t i = 0; i < features.size(); ++i) {
+      uint32_t column = row_plan_.column_count;
+      const uint8_t number =
+          features[i].is_short != 0 ? add_category_feature(features[i]) : RowPlan::kNoFeature;
+      for (uint32_t s = features[i].first_split; s < features[i].first_split + features[i].split_count; ++s) {
+        const CategorySplit& split = plan_.category_splits[s];
+        split_places_[split.column / kLanes - numeric_columns_] = {&split, column++, number};
+      }
+      if (number != RowPlan::kNoFeature) continue;
+      row_plan_.splits.push_back({i, row_plan_.column_count});
+      row_plan_.column_count = column;
+    }
+    add_windows(row_plan_.column_count);
+    for (const RowCategoryFeature& feature : row_plan_.category_features) {
+      row_plan_.set_bytes = std::max(row_plan_.set_bytes, feature.set_bytes());
     }
   }
 
-  // Only the bytes that are not zero in all sets.
-  void add_split_vector(size_t begin, size_t end) {
-    const CategorySplit* split = plan_.category_splits.data();
-    const auto first_byte = static_cast<uint32_t>(row_plan_.category_bytes.size());
-    for (uint32_t number = 0; number <= kMissingByte; ++number) {
-      RowCategoryByte byte{number, {}};
-      uint8_t any = 0;
-      for (size_t i = begin; i < end; ++i) {
-        byte.sets[i - begin] = plan_.category_chunks[split[i].first_chunk].bits[number];
-        any |= byte.sets[i - begin];
+  // Those with about as many keys together.
+  void add_windows(uint32_t no_column) {
+    SecretVector<Window> order = plan_.windows;
+    std::stable_sort(order.begin(), order.end(),
+                     [](const Window& a, const Window& b) { return a.key_count < b.key_count; });
+    for (size_t begin = 0; begin < order.size(); begin += kEight) {
+      RowWindows eight{};
+      eight.first_key = static_cast<uint32_t>(row_plan_.keys.size());
+      Window own[kEight] = {};
+      for (size_t i = 0; i < kEight; ++i) {
+        const bool exists = begin + i < order.size();
+        const Window& window = order[exists ? begin + i : begin];
+        eight.feature[i] = window.feature;
+        for (size_t side = 0; side < 2; ++side) {
+          const uint32_t column = exists ? window.column[side] : kNoColumn;
+          eight.column[side][i] = column == kNoColumn ? no_column : column / uint32_t{kLanes};
+        }
+        if (exists) own[i] = window;
       }
-      if (any != 0) row_plan_.category_bytes.push_back(byte);
+      for (size_t half = 0; half < 2; ++half) eight.steps[half] = add_keys(own + half * kFour);
+      row_plan_.windows.push_back(eight);
     }
-    const auto end_byte = static_cast<uint32_t>(row_plan_.category_bytes.size());
-    row_plan_.splits.push_back({split[begin].column / uint32_t{kLanes}, first_byte, end_byte - first_byte});
+  }
+
+  // Of four windows; returns the number of steps.
+  uint32_t add_keys(const Window* four) {
+    size_t most = 0;
+    for (size_t w = 0; w < kFour; ++w) most = std::max<size_t>(most, four[w].key_count);
+    const size_t steps = (most + 7) / 8;
+    for (size_t i = 0; i < steps * 8; i += 8) {
+      for (size_t w = 0; w < kFour; ++w) {
+        for (size_t k = i; k < i + 8; ++k) {
+          row_plan_.keys.push_back(k < four[w].key_count ? plan_.keys[four[w].first_key + k] : INT32_MAX);
+        }
+      }
+    }
+    return static_cast<uint32_t>(steps);
+  }
+
+  // Its number, or kNoFeature if there are too many.
+  uint8_t add_category_feature(const CategoryFeature& feature) {
+    auto& features = row_plan_.category_features;
+    const auto is_same = [&](const RowCategoryFeature& other) { return other.feature == feature.feature; };
+    auto place = std::find_if(features.begin(), features.end(), is_same);
+    if (place == features.end() && features.size() == kRowCategoryFeatures) return RowPlan::kNoFeature;
+    if (place == features.end()) place = features.insert(place, {feature.feature, 0});
+    for (uint32_t s = feature.first_split; s < feature.first_split + feature.split_count; ++s) {
+      place->known = std::max(place->known, known_categories(plan_.category_splits[s]));
+    }
+    return static_cast<uint8_t>(place - features.begin());
+  }
+
+  // Of a short set: one more than the last category.
+  uint32_t known_categories(const CategorySplit& split) const {
+    uint32_t known = 8 * kMissingByte;
+    while (known > 0 && !has_category(split, known - 1)) --known;
+    return known;
+  }
+  bool has_category(const CategorySplit& split, uint32_t category) const {
+    return (plan_.category_chunks[split.first_chunk].bits[category / 8] >> (category % 8) & 1) != 0;
   }
 
   // ---- nodes ----
@@ -75,24 +142,50 @@ class RowPlanner {
   size_t node_of(const Place& place) const {
     return size_t{plan_.parts[place.part].first_node} + place.index;
   }
+  // Of a categorical node, else null. Padding names the first column, whatever that is.
+  const SplitPlace* split_of(const Place& place) const {
+    if (place.index == kNoNode) return nullptr;
+    const uint32_t column = plan_.node_columns[node_of(place)] / uint32_t{kLanes};
+    if (column < numeric_columns_ || split_places_[column - numeric_columns_].split == nullptr)
+      return nullptr;
+    return &split_places_[column - numeric_columns_];
+  }
+  static bool has_set(const SplitPlace* split) {
+    return split != nullptr && split->feature != RowPlan::kNoFeature;
+  }
+
   uint32_t column_of(const Place& place) const {
-    return place.index == kNoNode ? 0 : plan_.node_columns[node_of(place)] / uint32_t{kLanes};
-  }
-  int8_t limit_of(const Place& place) const {
-    return place.index == kNoNode ? int8_t{0} : plan_.node_limits[node_of(place)];
+    const SplitPlace* split = split_of(place);
+    if (place.index == kNoNode || has_set(split)) return 0;
+    return split != nullptr ? split->column : plan_.node_columns[node_of(place)] / uint32_t{kLanes};
   }
 
-  void add_node(const Place& place) {
-    row_plan_.node_limits.push_back(limit_of(place));
-    if (row_plan_.is_wide()) {
-      row_plan_.wide_node_columns.push_back(column_of(place));
-    } else {
-      row_plan_.node_columns.push_back(static_cast<uint8_t>(column_of(place)));
+  // A node with a set has the smallest one, which no code is below.
+  uint8_t limit_of(const Place& place) const {
+    if (place.index == kNoNode) return 0;
+    return has_set(split_of(place)) ? uint8_t{0x80} : static_cast<uint8_t>(plan_.node_limits[node_of(place)]);
+  }
+
+  uint32_t set_bytes_of(const Place& place) const {
+    const SplitPlace* split = split_of(place);
+    return has_set(split) ? row_plan_.category_features[split->feature].set_bytes() : 0;
+  }
+
+  // The number of the category feature, then the bytes of the set.
+  uint8_t set_plane_of(const Place& place, uint32_t plane) const {
+    const SplitPlace* split = split_of(place);
+    if (!has_set(split)) return plane == 0 ? RowPlan::kNoFeature : uint8_t{0};
+    if (plane == 0) return split->feature;
+    const uint32_t known = row_plan_.category_features[split->feature].known;
+    uint32_t byte = 0;
+    for (uint32_t bit = 0; bit < 8; ++bit) {
+      const uint32_t number = 8 * (plane - 1) + bit;
+      const bool goes_left = number < known    ? !has_category(*split->split, number)
+                             : number == known ? split->split->missing_goes_right == 0
+                                               : number == known + 1;
+      byte |= uint32_t{goes_left} << bit;
     }
-  }
-
-  void fill_vector() {
-    while (row_plan_.node_limits.size() % kLanes != 0) add_node({0, kNoNode});
+    return static_cast<uint8_t>(byte);
   }
 
   // Index of a child in its part, or kNoNode for an exit.
@@ -113,15 +206,6 @@ class RowPlanner {
   static void reserve_gently(size_t more, SecretVector<T>* values) {
     const size_t size = values->size();
     if (size + more > values->capacity()) values->reserve(size + std::max(more, size / 4));
-  }
-
-  void reserve_vectors(size_t count) {
-    reserve_gently(count * kLanes, &row_plan_.node_limits);
-    if (row_plan_.is_wide()) {
-      reserve_gently(count * kLanes, &row_plan_.wide_node_columns);
-    } else {
-      reserve_gently(count * kLanes, &row_plan_.node_columns);
-    }
   }
 
   // The levels of parts [first, first + count), the uppermost first. Every 16 nodes' left children stand
@@ -191,54 +275,120 @@ class RowPlanner {
     RowBlock block{};
     block.first_part = first;
     block.part_count = count;
-    block.first_vector = vectors_of(row_plan_.node_limits.size());
+    for (; end_tree_ < plan_.trees.size(); ++end_tree_) {
+      const PlannedTree& tree = plan_.trees[end_tree_];
+      if (tree.first_part + tree.part_count > first + count) break;
+    }
+    block.end_tree = end_tree_;
     block.first_level = static_cast<uint32_t>(row_plan_.levels.size());
     block.first_children = static_cast<uint32_t>(row_plan_.children.size());
     block.depth = complete_depth(first, count);
     const uint32_t node_count = (1u << block.depth) - 1;
     const bool is_worth_it = size_t{row_plan_.column_count} * block.depth <= kColumnsWorth * node_count;
     block.is_decided = block.depth == 0 || (row_plan_.is_wide() && !is_worth_it);
-    block.first_column = block.is_decided && row_plan_.is_wide() ? row_plan_.wide_node_columns.size()
-                                                                 : row_plan_.node_columns.size();
+    places_.clear();
     if (block.depth == 0) {
       block.level_count = static_cast<uint32_t>(levels_.size());
       for (size_t l = levels_.size(); l-- > 0;) add_general_level(l);
-    } else if (block.is_decided) {
-      add_decided_nodes(first, count, node_count);
     } else {
-      add_complete_nodes(first, count, node_count);
+      for (uint32_t node = 0; node < node_count; ++node) {
+        for (uint32_t part = first; part < first + count; ++part) places_.push_back({part, node});
+        fill_vector();
+      }
     }
-    block.vector_count = vectors_of(row_plan_.node_limits.size()) - block.first_vector;
-    row_plan_.widest_block = std::max(row_plan_.widest_block, block.vector_count);
+    add_nodes(&block);
+    add_sets(&block);
+    block.first_leaf = row_plan_.leaves.size();
+    if (block.depth != 0) add_leaves(first, count, node_count + 1);
+    if (block.is_decided) row_plan_.widest_block = std::max(row_plan_.widest_block, block.vector_count);
     row_plan_.blocks.push_back(block);
   }
 
-  void add_decided_nodes(uint32_t first, uint32_t count, uint32_t node_count) {
-    reserve_vectors(node_count);
-    for (uint32_t node = 0; node < node_count; ++node) {
-      for (uint32_t part = first; part < first + count; ++part) add_node({part, node});
-      fill_vector();
+  void fill_vector() {
+    while (places_.size() % kLanes != 0) places_.push_back({0, kNoNode});
+  }
+
+  // act(first, width) for vectors that are chosen from together: those of a level, or each alone.
+  template <typename Act>
+  static void for_choices(const RowBlock& block, const Act& act) {
+    uint32_t width = 1;
+    for (uint32_t first = 0; first < block.vector_count; first += width) {
+      width = block.is_decided ? 1 : first + 1;
+      act(first, width);
     }
   }
 
-  void add_complete_nodes(uint32_t first, uint32_t count, uint32_t node_count) {
+  // byte_of(place) of `width` vectors of the block.
+  template <typename ByteOf>
+  void add_plane(uint32_t first, uint32_t width, const ByteOf& byte_of, SecretVector<uint8_t>* plane) {
+    const size_t begin = first * kLanes, count = width * kLanes;
+    for (size_t i = begin; i < begin + count; ++i) plane->push_back(byte_of(places_[i]));
+    differ(plane->data() + plane->size() - count, width);
+  }
+
+  void add_nodes(RowBlock* block) {
+    block->vector_count = vectors_of(places_.size());
+    block->first_limit = row_plan_.node_limits.size();
+    reserve_gently(places_.size(), &row_plan_.node_limits);
+    for_choices(*block, [&](uint32_t first, uint32_t width) {
+      add_plane(
+          first, width, [&](const Place& place) { return limit_of(place); }, &row_plan_.node_limits);
+    });
+    if (block->is_decided && row_plan_.is_wide()) {
+      block->first_column = row_plan_.wide_node_columns.size();
+      reserve_gently(places_.size(), &row_plan_.wide_node_columns);
+      for (const Place& place : places_) row_plan_.wide_node_columns.push_back(column_of(place));
+      return;
+    }
     const uint32_t planes = row_plan_.is_wide() ? 2 : 1;
-    reserve_gently(size_t{node_count} * kLanes, &row_plan_.node_limits);
-    reserve_gently(size_t{node_count} * kLanes * planes, &row_plan_.node_columns);
-    for (uint32_t node = 0; node < node_count; ++node) {
-      const auto place = [&](uint32_t lane) { return Place{first + lane, lane < count ? node : kNoNode}; };
-      for (uint32_t lane = 0; lane < kLanes; ++lane) row_plan_.node_limits.push_back(limit_of(place(lane)));
+    block->first_column = row_plan_.node_columns.size();
+    reserve_gently(places_.size() * planes, &row_plan_.node_columns);
+    for_choices(*block, [&](uint32_t first, uint32_t width) {
       for (uint32_t plane = 0; plane < planes; ++plane) {
-        for (uint32_t lane = 0; lane < kLanes; ++lane) {
-          row_plan_.node_columns.push_back(static_cast<uint8_t>(column_of(place(lane)) >> (8 * plane)));
+        const auto byte_of = [&](const Place& place) {
+          return static_cast<uint8_t>(column_of(place) >> (8 * plane));
+        };
+        add_plane(first, width, byte_of, &row_plan_.node_columns);
+      }
+    });
+  }
+
+  void add_sets(RowBlock* block) {
+    for (const Place& place : places_) block->set_bytes = std::max(block->set_bytes, set_bytes_of(place));
+    block->first_set = row_plan_.node_sets.size();
+    if (block->set_bytes == 0) return;
+    reserve_gently(places_.size() * (1 + block->set_bytes), &row_plan_.node_sets);
+    for_choices(*block, [&](uint32_t first, uint32_t width) {
+      for (uint32_t plane = 0; plane <= block->set_bytes; ++plane) {
+        const auto byte_of = [&](const Place& place) { return set_plane_of(place, plane); };
+        add_plane(first, width, byte_of, &row_plan_.node_sets);
+      }
+    });
+  }
+
+  // Of parts that are complete and equally deep.
+  void add_leaves(uint32_t first, uint32_t count, uint32_t exit_count) {
+    reserve_gently(size_t{plan_.leaf_size} * 4 * exit_count * kLanes, &row_plan_.leaves);
+    for (uint32_t g = 0; g < plan_.leaf_size; ++g) {
+      for (uint32_t plane = 0; plane < 4; ++plane) {
+        for (uint32_t exit = 0; exit < exit_count; ++exit) {
+          for (uint32_t lane = 0; lane < kLanes; ++lane) {
+            row_plan_.leaves.push_back(lane < count ? leaf_byte(first + lane, g, plane, exit) : uint8_t{0});
+          }
         }
+        differ(row_plan_.leaves.data() + row_plan_.leaves.size() - exit_count * kLanes, exit_count);
       }
     }
   }
 
+  uint8_t leaf_byte(uint32_t number, uint32_t group, uint32_t plane, uint32_t exit) const {
+    const Part& part = plan_.parts[number];
+    const size_t chunk = size_t{group} * part.chunk_count + exit / 16;
+    return plan_.leaves[part.first_leaf + chunk * kChunkBytes + size_t{plane} * 16 + exit % 16];
+  }
+
   void add_general_level(size_t number) {
     const SecretVector<Place>& level = levels_[number];
-    reserve_vectors(vectors_of(level.size()));
     reserve_gently(vectors_of(level.size()), &row_plan_.children);
     row_plan_.levels.push_back(vectors_of(level.size()));
     row_plan_.widest_level = std::max(row_plan_.widest_level, vectors_of(level.size()));
@@ -264,17 +414,50 @@ class RowPlanner {
       }
       for (size_t i = begin; i < end; ++i) {
         children.right_exits[i - begin] = static_cast<uint8_t>(exits_below_right(level[i], number));
-        add_node(level[i]);
+        places_.push_back(level[i]);
       }
       fill_vector();
       row_plan_.children.push_back(children);
     }
   }
 
+  // Moves a table to where a cache line begins, and returns where in it that is: memory that is asked for
+  // begins at 16 bytes, and every other vector would lie in two lines.
+  template <typename T>
+  static size_t aligned(SecretVector<T>* values) {
+    constexpr size_t kLine = 64;
+    SecretVector<T> moved;
+    moved.reserve(values->size() + kLine / sizeof(T));
+    const size_t start = (0 - reinterpret_cast<uintptr_t>(moved.data())) % kLine / sizeof(T);
+    moved.resize(start);
+    moved.insert(moved.end(), values->begin(), values->end());
+    *values = std::move(moved);
+    return start;
+  }
+
+  void align() {
+    const size_t keys = aligned(&row_plan_.keys), limits = aligned(&row_plan_.node_limits);
+    const size_t columns = aligned(&row_plan_.node_columns), sets = aligned(&row_plan_.node_sets);
+    const size_t leaves = aligned(&row_plan_.leaves);
+    for (RowWindows& windows : row_plan_.windows) windows.first_key += static_cast<uint32_t>(keys);
+    for (RowBlock& block : row_plan_.blocks) {
+      block.first_limit += limits;
+      if (!block.is_decided || !row_plan_.is_wide()) block.first_column += columns;
+      block.first_set += sets;
+      block.first_leaf += leaves;
+    }
+  }
+
   const Plan& plan_;
   RowPlan& row_plan_;
 
+  uint32_t numeric_columns_ = 0;
+  SecretVector<SplitPlace> split_places_;  // by the number of the plan's column, after the numeric ones
+
+  uint32_t end_tree_ = 0;
+
   // Of the block in hand.
+  SecretVector<Place> places_;  // in each lane of its vectors
   SecretVector<SecretVector<Place>> levels_;
   uint32_t first_node_ = 0;
   SecretVector<uint16_t> exits_;  // below each node from first_node_ on
@@ -283,18 +466,26 @@ class RowPlanner {
 }  // namespace
 
 size_t RowPlan::size() const {
-  return bytes_of(splits) + bytes_of(category_bytes) + bytes_of(blocks) + bytes_of(levels) +
-         bytes_of(children) + bytes_of(node_columns) + bytes_of(wide_node_columns) + bytes_of(node_limits);
+  return bytes_of(windows) + bytes_of(keys) + bytes_of(category_features) + bytes_of(splits) +
+         bytes_of(blocks) + bytes_of(levels) + bytes_of(children) + bytes_of(node_columns) +
+         bytes_of(wide_node_columns) + bytes_of(node_limits) + bytes_of(node_sets) + bytes_of(leaves);
+}
+
+void differ(uint8_t* vectors, size_t count) {
+  for (size_t bit = 1; bit < count; bit *= 2) {
+    for (size_t place = 0; place < count; ++place) {
+      if ((place & bit) == 0) continue;
+      uint8_t* vector = vectors + place * kLanes;
+      for (size_t i = 0; i < kLanes; ++i) vector[i] ^= (vector - bit * kLanes)[i];
+    }
+  }
 }
 
 RowPlan make_row_plan(const Plan& plan) {
   RowPlan row_plan{};
   RowPlanner(plan, &row_plan).run();
-  row_plan.category_bytes.shrink_to_fit();
   row_plan.children.shrink_to_fit();
-  row_plan.node_columns.shrink_to_fit();
   row_plan.wide_node_columns.shrink_to_fit();
-  row_plan.node_limits.shrink_to_fit();
   return row_plan;
 }
 

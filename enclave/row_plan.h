@@ -20,14 +20,18 @@ struct Plan;
 
 struct RowBlock {
   uint32_t first_part, part_count;
-  uint32_t first_vector;
-  uint32_t depth;  // of a block of complete parts, else 0: then it has
+  uint32_t end_tree;  // the first that has a part in a later block
+  uint32_t depth;     // of a block of complete parts, else 0: then it has
   uint32_t first_level, level_count;
   uint32_t first_children;  // in RowPlan::children, one for each of its vectors
   uint32_t vector_count;
   // All nodes are decided upon: of a general block, and of one with too many columns to look through.
   bool is_decided;
+  size_t first_limit;
   size_t first_column;  // in wide_node_columns if it is decided and the plan is wide, else in node_columns
+  size_t first_leaf;    // in RowPlan::leaves; unless general
+  uint32_t set_bytes;   // of the longest set that a node of it has
+  size_t first_set;     // in RowPlan::node_sets
 };
 
 // The children of 32 nodes, 16 and 16: 16 consecutive results of the level below, from `*_start` on, hold
@@ -38,36 +42,66 @@ struct RowChildren {
   uint8_t right_exits[32];
 };
 
-// Up to 32 splits of a feature whose sets are short (CategoryFeature in plan.h); their columns are
-// consecutive. Other categorical splits are decided one by one, from the Plan.
-struct RowSplits {
-  uint32_t column;
-  uint32_t first_byte, byte_count;
+// Eight windows of plan.h, in two fours with about as many keys each: `steps` times eight keys of the first
+// window of a four, eight of the second ... The code of a window that lacks a column goes
+// where nobody reads it, to column_count.
+inline constexpr size_t kEight = 8, kFour = 4;
+struct RowWindows {
+  uint32_t feature[kEight];
+  uint32_t column[2][kEight];  // missing values go right, left
+  uint32_t first_key, steps[2];
 };
 
-// Byte `number` of the 32 sets of categories.
-struct RowCategoryByte {
-  uint32_t number;
-  uint8_t sets[32];
+// A feature whose sets of categories are short (CategoryFeature in plan.h). Its sets stand in the nodes: a
+// bit, set for left, for each category below `known`, one for missing ones and one for all others.
+struct RowCategoryFeature {
+  uint32_t feature;
+  uint32_t known;
+
+  uint32_t set_bytes() const { return (known + 2 + 7) / 8; }
+};
+inline constexpr size_t kRowSetBytes = 16;           // at most
+inline constexpr size_t kRowCategoryFeatures = 255;  // at most; of more, all splits become columns
+
+// Categorical splits that become columns, from `first_column` on: all of a CategoryFeature.
+struct RowSplits {
+  uint32_t category_feature;
+  uint32_t first_column;
 };
 
 struct RowPlan {
   uint32_t column_count;
-  uint32_t widest_block;  // in vectors
+  uint32_t widest_block;  // in vectors, of those that are decided
   uint32_t widest_level;  // in vectors
+  uint32_t set_bytes;     // of the longest set
+  SecretVector<RowWindows> windows;
+  SecretVector<int32_t> keys;  // in any order, padded with keys that nothing exceeds
+  SecretVector<RowCategoryFeature> category_features;
   SecretVector<RowSplits> splits;
-  SecretVector<RowCategoryByte> category_bytes;
   SecretVector<RowBlock> blocks;
   SecretVector<uint32_t> levels;  // of general blocks: count of vectors
   SecretVector<RowChildren> children;
-  // If they fit a byte; else only of blocks that are not decided, 32 lower bytes and then 32 upper ones.
+  // If they fit a byte; else only of blocks that are not decided, of each level lower bytes and then upper
+  // ones.
   SecretVector<uint8_t> node_columns;
   SecretVector<uint32_t> wide_node_columns;  // of the others
-  SecretVector<int8_t> node_limits;
+  SecretVector<uint8_t> node_limits;         // signed
+  // Of blocks with sets, for each vector of nodes, or if they are not decided for all of a level: 32 numbers
+  // of category features or kNoFeature, then 32 first bytes of sets, ...
+  SecretVector<uint8_t> node_sets;
+  // Of blocks that are not general: 32 lanes for each exit, as differ() makes them; so for each of the four
+  // bytes of a leaf, the lowest first; so for each value of a leaf.
+  SecretVector<uint8_t> leaves;
 
+  static constexpr uint8_t kNoFeature = kRowCategoryFeatures;
   bool is_wide() const { return column_count > 256; }
   size_t size() const;  // bytes
 };
+
+// Of `count` vectors that are chosen from by the bits of a number, a power of two: wherever a bit is set,
+// what is there becomes what it differs by from where that bit is not. Then a choice is an "and" and a "xor",
+// which cost some processors less than half of a blend.
+void differ(uint8_t* vectors, size_t count);
 
 // May throw std::bad_alloc and PlanLimitExceeded.
 RowPlan make_row_plan(const Plan& plan);

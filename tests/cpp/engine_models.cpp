@@ -141,6 +141,14 @@ std::vector<NamedModel> engine_models(uint64_t seed) {
   add("CompleteLongSets", {3, 1, false, 60, 40, 121}, complete(9, 32));
   add("CompleteBlocksOfManyColumns", {150, 1}, complete(40, 16));
   add("CompleteBlocksOfTooManyColumns", {1000, 1}, complete(600, 2));
+  // The same with sets of categories in the nodes; with those of more features than there are numbers for.
+  add("CompleteBlocksOfCategories", {12, 2, false, 70, 40, 60}, complete(40, 16));
+  add("CompleteBlocksOfCategoriesAndManyColumns", {150, 1, false, 30, 0, 9}, complete(60, 16));
+  add("CompleteBlocksOfCategoriesAndTooManyColumns", {1000, 1, false, 10, 0, 9}, complete(700, 2));
+  add("CompleteBlocksOfManyCategoryFeatures", {400, 1, false, 100, 0, 20}, complete(100, 16));
+  add("LossguideOfCategories", {12, 1, false, 70, 40, 60}, {lossguide(255), lossguide(90), lossguide(300)});
+  // Values for several groups that are chosen for 32 parts at once.
+  add("CompleteBlocksOfVectorLeaves", {6, 3, true, 0, 60}, complete(70, 32));
   models.push_back({"Deepest", {}});
   models.back().model.rounds = {{chain(4096)}};
   return models;

@@ -33,35 +33,49 @@ Lanes random_lanes(std::mt19937* random) {
 
 // ---- binning ----
 
-// A feature with `count` thresholds 0, 1, 2 ..., as plan.cpp lays out its keys.
-Plan plan_of_window(uint32_t count) {
+// Features with so many thresholds 0, 1, 2 ..., as plan.cpp lays out their keys.
+Plan plan_of_windows(const std::vector<uint32_t>& counts) {
   Plan plan{};
-  plan.feature_count = 1;
-  uint32_t levels = 1;
-  while (count >= 1u << levels) ++levels;
-  plan.windows.push_back({0, levels, 0, 0, {0, kLanes}});
-  plan.key_tables.resize(chunks_before(levels) * kChunkBytes);
-  for (uint32_t level = 0; level < levels; ++level) {
-    const uint32_t step = 1u << (levels - level);
-    for (uint32_t j = 0; j < std::max(8u, 1u << level); ++j) {
-      const uint32_t rank = j * step + step / 2 - 1;
-      const bool exists = j < 1u << level && rank < count;
-      plan.keys.push_back(exists ? order_key(static_cast<float>(rank)) : INT32_MAX);
-      uint8_t* entry = plan.key_tables.data() + (chunks_before(level) + j / 16) * kChunkBytes + j % 16;
-      for (size_t p = 0; p < 4; ++p) {
-        entry[16 * p] =
-            static_cast<uint8_t>((static_cast<uint32_t>(plan.keys.back()) ^ 0x808080u) >> (8 * p));
+  for (const uint32_t count : counts) {
+    uint32_t levels = 1;
+    while (count >= 1u << levels) ++levels;
+    const uint32_t column = plan.column_bytes;
+    const size_t first_table = plan.key_tables.size();
+    plan.windows.push_back({plan.feature_count++,
+                            levels,
+                            static_cast<uint32_t>(plan.keys.size()),
+                            count,
+                            static_cast<uint32_t>(first_table),
+                            {column, column + uint32_t{kLanes}}});
+    for (uint32_t k = 0; k < count; ++k) plan.keys.push_back(order_key(static_cast<float>(k)));
+    plan.key_tables.resize(first_table + chunks_before(levels) * kChunkBytes);
+    for (uint32_t level = 0; level < levels; ++level) {
+      const uint32_t step = 1u << (levels - level);
+      for (uint32_t j = 0; j < 1u << level; ++j) {
+        const uint32_t rank = j * step + step / 2 - 1;
+        const int32_t key = rank < count ? order_key(static_cast<float>(rank)) : INT32_MAX;
+        uint8_t* entry =
+            plan.key_tables.data() + first_table + (chunks_before(level) + j / 16) * kChunkBytes + j % 16;
+        for (size_t p = 0; p < 4; ++p) {
+          entry[16 * p] = static_cast<uint8_t>((static_cast<uint32_t>(key) ^ 0x808080u) >> (8 * p));
+        }
       }
     }
+    plan.column_bytes += 2 * kLanes;
   }
-  plan.column_bytes = plan.split_columns = 2 * kLanes;
-  plan.for_row.column_count = 2;
+  plan.split_columns = plan.column_bytes;
+  plan.for_row = make_row_plan(plan);
   return plan;
 }
 
 EncodedRows into(std::vector<Lanes>* columns, const Plan& plan) {
   return {columns->size() * kLanes / plan.column_bytes, columns->data()->bytes, plan.column_bytes, nullptr};
 }
+
+// What encode_row() writes for few columns and no categories.
+struct alignas(kLanes) FewCodes {
+  uint8_t bytes[256];
+};
 
 std::vector<float> edge_values(uint32_t count) {
   std::vector<float> values = {kNan, -kNan, kInfinity, -kInfinity, 0.0f, -0.0f, -1e-45f, 1e-45f};
@@ -82,14 +96,14 @@ uint8_t expected_code(float x, uint32_t count, bool missing_left) {
 
 TEST(Binning, CountsTheThresholdsNotAboveAValue) {
   for (const uint32_t count : {1u, 2u, 3u, 4u, 7u, 8u, 15u, 16u, 31u, 60u, 64u, 127u, 128u, 254u, 255u}) {
-    const Plan plan = plan_of_window(count);
+    const Plan plan = plan_of_windows({count});
     const std::vector<float> values = edge_values(count);
     for (size_t first = 0; first < values.size(); first += kLanes) {
       std::vector<Lanes> columns(2);
       encode_rows(plan, values.data() + first, kLanes, into(&columns, plan));
       for (size_t i = 0; i < kLanes; ++i) {
         const float x = values[first + i];
-        Lanes codes{};
+        FewCodes codes{};
         encode_row(plan, &x, codes.bytes);
         for (const bool left : {false, true}) {
           const uint8_t expected = expected_code(x, count, left);
@@ -101,8 +115,30 @@ TEST(Binning, CountsTheThresholdsNotAboveAValue) {
   }
 }
 
+// More than are looked at together, with unlike numbers of thresholds, and not all with both columns.
+TEST(Binning, OfOneRowForManyWindows) {
+  const std::vector<uint32_t> counts = {255, 1, 16, 17, 100, 8, 9, 3, 254, 64, 33};
+  Plan plan = plan_of_windows(counts);
+  plan.windows[2].column[0] = kNoColumn;
+  plan.windows[7].column[1] = kNoColumn;
+  plan.for_row = make_row_plan(plan);
+  for (const float x : edge_values(255)) {
+    std::vector<float> row(counts.size(), x);
+    row[4] = 1.5f;
+    FewCodes codes{};
+    encode_row(plan, row.data(), codes.bytes);
+    for (size_t w = 0; w < counts.size(); ++w) {
+      for (const bool left : {false, true}) {
+        const bool is_there = plan.windows[w].column[left] != kNoColumn;
+        EXPECT_EQ(is_there ? expected_code(row[w], counts[w], left) : 0, codes.bytes[2 * w + left])
+            << row[w] << ", window " << w;
+      }
+    }
+  }
+}
+
 TEST(Binning, RowsThatAreNotThereAreNotRead) {
-  const Plan plan = plan_of_window(3);
+  const Plan plan = plan_of_windows({3});
   const std::vector<float> one = {2.5f};
   std::vector<Lanes> columns(2);
   encode_rows(plan, one.data(), 1, into(&columns, plan));
@@ -131,6 +167,38 @@ TEST(Category, WhatIsNoneHasNoBit) {
   }
   EXPECT_EQ(kMissingByte, short_category_of(kNan).byte);
   EXPECT_NE(0u, short_category_of(kNan).bit);
+}
+
+// Of one row: every feature has one bit in its sets, whatever its value.
+TEST(Category, OfOneRowIsABitOfASet) {
+  RowPlan plan{};
+  std::vector<float> row;
+  std::vector<uint32_t> expected;
+  const auto add = [&](uint32_t known, float x, uint32_t bit) {
+    plan.category_features.push_back({static_cast<uint32_t>(row.size()), known});
+    plan.set_bytes = std::max(plan.set_bytes, plan.category_features.back().set_bytes());
+    row.push_back(x);
+    expected.push_back(bit);
+  };
+  for (const uint32_t known : {0u, 1u, 6u, 7u, 8u, 60u, 119u, 120u}) {
+    for (uint32_t category = 0; category < 130; category += 1 + category % 7) {
+      add(known, static_cast<float>(category) + 0.5f, std::min(category, known + 1));
+      if (category == known) expected.back() = known + 1;
+    }
+    add(known, kNan, known);
+    for (const float x : {-1.0f, 16777216.0f, kInfinity, -kInfinity}) add(known, x, known + 1);
+  }
+  const size_t stride = feature_lanes(plan);
+  std::vector<Lanes> members((plan.set_bytes + 2) * stride / kLanes);
+  encode_categories_of_row(plan, row.data(), members[0].bytes);
+  for (size_t f = 0; f < stride; ++f) {
+    for (uint32_t byte = 0; byte < plan.set_bytes; ++byte) {
+      const bool is_here = f < row.size() && expected[f] / 8 == byte;
+      const size_t at = byte * stride + f;
+      EXPECT_EQ(is_here ? 1u << (expected[f] % 8) : 0u, members[at / kLanes].bytes[at % kLanes])
+          << "feature " << f << ", byte " << byte;
+    }
+  }
 }
 
 // ---- node masks ----
@@ -301,17 +369,17 @@ void expect_decisions(std::mt19937* random) {
   alignas(32) uint8_t codes[256], left[kNodes], wide_left[kNodes];
   std::vector<uint8_t> columns(kNodes);
   std::vector<uint32_t> wide(kNodes);
-  std::vector<int8_t> limits(kNodes);
+  std::vector<uint8_t> limits(kNodes);
   for (uint8_t& code : codes) code = static_cast<uint8_t>((*random)());
   for (size_t i = 0; i < kNodes; ++i) {
     wide[i] = (*random)() % (16 * kChunks);
     columns[i] = static_cast<uint8_t>(wide[i]);
-    limits[i] = static_cast<int8_t>((*random)());
+    limits[i] = static_cast<uint8_t>((*random)());
   }
   decide(16 * kChunks, columns.data(), limits.data(), 3, codes, left);
   decide_wide(wide.data(), limits.data(), 3, codes, wide_left);
   for (size_t i = 0; i < kNodes; ++i) {
-    const uint8_t expected = static_cast<int8_t>(codes[wide[i]]) < limits[i] ? 0xff : 0;
+    const uint8_t expected = static_cast<int8_t>(codes[wide[i]]) < static_cast<int8_t>(limits[i]) ? 0xff : 0;
     EXPECT_EQ(expected, left[i]) << kChunks << " chunks, node " << i;
     EXPECT_EQ(expected, wide_left[i]) << "wide, node " << i;
   }
@@ -430,44 +498,167 @@ TEST(Exit, ByConditionsAsWell) {
   }
 }
 
-// 32 parts, of which every node has a column and a limit of its own, for one row.
-void expect_exits_of_parts(uint32_t depth, uint32_t column_count, std::mt19937* random) {
-  const size_t nodes = (size_t{1} << depth) - 1, other = 5 * kLanes;  // of another block before it
+// One row, and nodes that ask about its columns or its categories.
+struct RandomRow {
+  std::vector<uint8_t> codes;
+  std::vector<Lanes> members;
+  size_t stride;
+
+  RandomRow(const RowPlan& plan, std::mt19937* random)
+      : codes((plan.column_count + 255) / 256 * 256), stride(feature_lanes(plan)) {
+    for (uint8_t& code : codes) code = static_cast<uint8_t>((*random)());
+    for (size_t i = 0; i < plan.set_bytes * stride / kLanes; ++i) members.push_back(random_lanes(random));
+  }
+
+  RowCodes of(const RowPlan& plan) const {
+    RowCodes row(plan, codes.data());
+    row.members = members.empty() ? nullptr : members[0].bytes;
+    return row;
+  }
+};
+
+struct RandomNode {
+  uint32_t column;
+  uint8_t limit, feature;
+  uint8_t set[kRowSetBytes];
+
+  RandomNode(const RowPlan& plan, uint32_t set_bytes, std::mt19937* random)
+      : column(static_cast<uint32_t>((*random)()) % plan.column_count),
+        limit(static_cast<uint8_t>((*random)() % 100 - 50)),
+        feature(RowPlan::kNoFeature),
+        set{} {
+    if (set_bytes == 0 || (*random)() % 3 == 0) return;
+    limit = 0x80;
+    feature = static_cast<uint8_t>((*random)() % plan.category_features.size());
+    set[(*random)() % set_bytes] = static_cast<uint8_t>(1u << ((*random)() % 8));
+  }
+
+  bool goes_left(const RandomRow& row) const {
+    bool left = static_cast<int8_t>(row.codes[column]) < static_cast<int8_t>(limit);
+    for (size_t byte = 0; byte < kRowSetBytes && feature != RowPlan::kNoFeature; ++byte) {
+      const size_t at = byte * row.stride + feature;
+      if (set[byte] != 0) left = left || (row.members[at / kLanes].bytes[at % kLanes] & set[byte]) != 0;
+    }
+    return left;
+  }
+  // As in RowPlan::node_sets.
+  uint8_t plane(size_t number) const { return number == 0 ? feature : set[number - 1]; }
+};
+
+RowPlan plan_of_columns(uint32_t column_count, uint32_t category_features, uint32_t set_bytes) {
   RowPlan plan{};
   plan.column_count = column_count;
-  RowBlock block{};
-  block.depth = depth;
-  block.first_vector = 5;
-  block.first_column = other * (plan.is_wide() ? 2 : 1);
-  plan.node_limits.resize(other);
-  plan.node_columns.resize(block.first_column);
-  std::vector<uint8_t> codes((column_count + 255) / 256 * 256);
-  for (uint8_t& code : codes) code = static_cast<uint8_t>((*random)());
-  std::vector<std::vector<bool>> left(kLanes);
-  for (size_t n = 0; n < nodes; ++n) {
-    std::vector<uint32_t> columns(kLanes);
-    for (size_t i = 0; i < kLanes; ++i) {
-      columns[i] = static_cast<uint32_t>((*random)()) % column_count;
-      plan.node_limits.push_back(static_cast<int8_t>((*random)() % 100 - 50));
-      left[i].push_back(static_cast<int8_t>(codes[columns[i]]) < plan.node_limits.back());
+  plan.set_bytes = set_bytes;
+  for (uint32_t f = 0; f < category_features; ++f) plan.category_features.push_back({f, 8 * set_bytes - 2});
+  return plan;
+}
+
+TEST(NodeMask, OfOneRowForSetsOfCategories) {
+  std::mt19937 random(8);
+  for (const uint32_t features : {1u, 16u, 17u, 40u, 255u}) {
+    for (const uint32_t set_bytes : {1u, 2u, 8u, 16u}) {
+      RowPlan plan = plan_of_columns(10, features, set_bytes);
+      const RandomRow row(plan, &random);
+      RowBlock block{};
+      block.vector_count = 3;
+      block.set_bytes = set_bytes;
+      std::vector<bool> expected;
+      std::vector<Lanes> left(block.vector_count);
+      for (Lanes& vector : left) {
+        std::vector<RandomNode> nodes;
+        for (size_t i = 0; i < kLanes; ++i) nodes.emplace_back(plan, set_bytes, &random);
+        for (size_t plane = 0; plane <= set_bytes; ++plane) {
+          for (const RandomNode& node : nodes) plan.node_sets.push_back(node.plane(plane));
+        }
+        for (size_t i = 0; i < kLanes; ++i) {
+          expected.push_back(nodes[i].goes_left(row));
+          const bool by_column =
+              static_cast<int8_t>(row.codes[nodes[i].column]) < static_cast<int8_t>(nodes[i].limit);
+          vector.bytes[i] = by_column ? 0xff : 0;
+        }
+      }
+      decide_by_sets(plan, block, row.of(plan), left[0].bytes);
+      for (size_t i = 0; i < expected.size(); ++i) {
+        EXPECT_EQ(expected[i] ? 0xff : 0, left[i / kLanes].bytes[i % kLanes]) << features << ", node " << i;
+      }
     }
-    for (const uint32_t column : columns) plan.node_columns.push_back(static_cast<uint8_t>(column));
-    for (const uint32_t column : columns) {
-      if (plan.is_wide()) plan.node_columns.push_back(static_cast<uint8_t>(column >> 8));
-    }
-  }
-  const Lanes exits = lanes_of(complete_exits_of<1>(plan, block, codes.data(), nullptr));
-  for (size_t i = 0; i < kLanes; ++i) {
-    EXPECT_EQ(walked_exit(depth, left[i]), exits.bytes[i]) << depth << ", " << column_count << " columns";
   }
 }
 
-TEST(Exit, OfManyPartsForOneRowAsWell) {
+// Appends planes of bytes to a table, 32 for each of `count` choices, as make_row_plan() does.
+template <typename ByteOf>
+void add_planes_to(SecretVector<uint8_t>* table, size_t planes, size_t count, const ByteOf& byte_of) {
+  for (size_t plane = 0; plane < planes; ++plane) {
+    for (size_t i = 0; i < count; ++i) {
+      for (size_t lane = 0; lane < kLanes; ++lane) table->push_back(byte_of(plane, i, lane));
+    }
+    differ(table->data() + table->size() - count * kLanes, count);
+  }
+}
+
+// 32 parts, of which every node has a column and a limit or a set of its own, and two values for each exit.
+void expect_values_of_parts(uint32_t depth, RowPlan plan, std::mt19937* random) {
+  const size_t exits = size_t{1} << depth, other = 5 * kLanes;  // of another block before it
+  RowBlock block{};
+  block.depth = depth;
+  block.first_part = 64;
+  block.first_limit = block.first_column = block.first_set = block.first_leaf = other;
+  block.set_bytes = plan.set_bytes;
+  for (auto* table : {&plan.node_limits, &plan.node_columns, &plan.node_sets, &plan.leaves})
+    table->resize(other);
+  const RandomRow row(plan, random);
+  std::vector<std::vector<bool>> left(kLanes);
+  for (size_t width = 1; width < exits; width *= 2) {
+    std::vector<RandomNode> nodes;
+    for (size_t i = 0; i < width * kLanes; ++i) {
+      nodes.emplace_back(plan, plan.set_bytes, random);
+      left[i % kLanes].push_back(nodes.back().goes_left(row));
+    }
+    const auto add = [&](SecretVector<uint8_t>* table, size_t planes, const auto& byte_of) {
+      add_planes_to(table, planes, width, [&](size_t plane, size_t i, size_t lane) {
+        return static_cast<uint8_t>(byte_of(nodes[i * kLanes + lane], plane));
+      });
+    };
+    add(&plan.node_limits, 1, [](const RandomNode& node, size_t) { return node.limit; });
+    add(&plan.node_columns, plan.is_wide() ? 2 : 1,
+        [](const RandomNode& node, size_t plane) { return node.column >> (8 * plane); });
+    if (plan.set_bytes == 0) continue;
+    add(&plan.node_sets, 1 + plan.set_bytes,
+        [](const RandomNode& node, size_t plane) { return node.plane(plane); });
+  }
+  std::vector<uint32_t> leaves(2 * exits * kLanes);  // below infinity
+  for (uint32_t& bits : leaves) bits = static_cast<uint32_t>((*random)()) & 0x7f7fffff;
+  add_planes_to(&plan.leaves, 8, exits, [&](size_t plane, size_t exit, size_t lane) {
+    return static_cast<uint8_t>(leaves[(plane / 4 * exits + exit) * kLanes + lane] >> (8 * (plane % 4)));
+  });
+  constexpr size_t kStride = 3 * kLanes;
+  alignas(kLanes) float values[2 * kStride] = {};
+  complete_values_of<1>(plan, block, row.of(plan), nullptr, {2, kStride, true, nullptr, values});
+  for (size_t i = 0; i < kLanes; ++i) {
+    const size_t exit = walked_exit(depth, left[i]);
+    for (size_t g = 0; g < 2; ++g) {
+      EXPECT_EQ(leaves[(g * exits + exit) * kLanes + i], bits_of(values[g * kStride + block.first_part + i]))
+          << depth << ", " << plan.column_count << " columns, sets of " << plan.set_bytes;
+    }
+  }
+}
+
+TEST(Exit, OfManyPartsForOneRowHasItsValue) {
   std::mt19937 random(4);
   for (const uint32_t column_count :
        {1u, 16u, 17u, 32u, 64u, 100u, 129u, 256u, 257u, 300u, 511u, 512u, 1500u}) {
     for (uint32_t depth = 1; depth <= kCompleteDepth; ++depth) {
-      expect_exits_of_parts(depth, column_count, &random);
+      expect_values_of_parts(depth, plan_of_columns(column_count, 0, 0), &random);
+    }
+  }
+}
+
+TEST(Exit, OfManyPartsWithSetsForOneRowHasItsValue) {
+  std::mt19937 random(5);
+  for (const uint32_t column_count : {1u, 20u, 300u}) {
+    for (uint32_t depth = 1; depth <= kCompleteDepth; ++depth) {
+      expect_values_of_parts(depth, plan_of_columns(column_count, 3, 1), &random);
+      expect_values_of_parts(depth, plan_of_columns(column_count, 33, 16), &random);
     }
   }
 }
@@ -530,6 +721,21 @@ TEST(Leaf, IsTheEntryOfTheExit) {
     for (size_t exit = 0; exit < leaves.size(); ++exit) {
       EXPECT_EQ(leaves[exit], leaf_at(table.data(), chunk_count, static_cast<uint32_t>(exit)));
     }
+  }
+}
+
+TEST(Leaf, OfManyPartsIsStoredInTheirOrder) {
+  std::mt19937 random(7);
+  const Lanes planes[4] = {random_lanes(&random), random_lanes(&random), random_lanes(&random),
+                           random_lanes(&random)};
+  const Bytes loaded[4] = {load(planes[0].bytes), load(planes[1].bytes), load(planes[2].bytes),
+                           load(planes[3].bytes)};
+  uint32_t stored[kLanes];
+  float floats[kLanes];
+  store_floats(loaded, floats);
+  std::memcpy(stored, floats, sizeof floats);
+  for (size_t i = 0; i < kLanes; ++i) {
+    for (size_t p = 0; p < 4; ++p) EXPECT_EQ(planes[p].bytes[i], stored[i] >> (8 * p) & 0xff);
   }
 }
 
