@@ -1,12 +1,17 @@
 """Confidential requests against plain predictions in the same process, and the verification of evidence.
 
-Usage: python -m benchmarks.remote MODELS ROUNDS OUTPUT
+Usage: python -m benchmarks.remote MODELS ROUNDS OUTPUT [AES_GCM_BENCH]
+
+AES_GCM_BENCH is the C++ program that times AES-256-GCM as the enclave does it. Without it the enclave's end is taken to
+be as fast as the client's library.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -15,6 +20,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 import confidential_ml as cml
 from benchmarks.models import TrainedModel, trained
@@ -28,6 +35,7 @@ from confidential_ml.request import Request, encapsulation_to, predict_request
 
 ROWS = (1, 1000)
 SAMPLE_SECONDS = 0.05
+FLOOR_ROUNDS = 5
 VERIFICATIONS = 200
 
 Action = Callable[[], object]
@@ -50,7 +58,45 @@ def sample(actions: dict[str, Action], rounds: int) -> dict[str, list[float]]:
     return times
 
 
-def measure_requests(model: TrainedModel, rounds: int, enclave: cml.Enclave, directory: Path) -> list[dict[str, Any]]:
+def aes_gcm_alone(request: Request, program: Path | None) -> dict[str, float]:
+    """Seconds that both ends take for AES-256-GCM of a request's and its answer's bytes, and for nothing else.
+
+    Parameters
+    ----------
+    request
+        Tells how many bytes.
+    program
+        `aes_gcm_bench`; None to take the client's library for the enclave's end, too.
+
+    Raises
+    ------
+    RuntimeError
+        If the program fails.
+    """
+    aead, nonce, header = AESGCM(os.urandom(32)), bytes(12), request.head[:56]
+    plaintext = bytes(len(request.sealed) - 16)
+    answer = aead.encrypt(nonce, bytes(request.answer_size), header)
+    actions: dict[str, Action] = {
+        "encrypt": partial(aead.encrypt, nonce, plaintext, header),
+        "decrypt": partial(aead.decrypt, nonce, answer, header),
+    }
+    if program is None:
+        actions["enclave: decrypt"] = partial(aead.decrypt, nonce, aead.encrypt(nonce, plaintext, header), header)
+        actions["enclave: encrypt"] = partial(aead.encrypt, nonce, bytes(request.answer_size), header)
+    times = {name: statistics.median(taken) for name, taken in sample(actions, FLOOR_ROUNDS).items()}
+    client = times["encrypt"] + times["decrypt"]
+    if program is None:
+        return {"client": client, "enclave": times["enclave: decrypt"] + times["enclave: encrypt"]}
+    command = [str(program), str(len(plaintext)), str(request.answer_size)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"aes_gcm_bench failed with status {done.returncode}")
+    return {"client": client, "enclave": json.loads(done.stdout)["median_ns"] / 1e9}
+
+
+def measure_requests(
+    model: TrainedModel, rounds: int, enclave: cml.Enclave, directory: Path, program: Path | None
+) -> list[dict[str, Any]]:
     """One model: plain calls, whole remote calls over a function call as transport, and what each end takes."""
     platform = simulated_platform.of_this_installation()
     path = directory / f"{model.name}.sealed"
@@ -89,7 +135,7 @@ def measure_requests(model: TrainedModel, rounds: int, enclave: cml.Enclave, dir
                 },
                 rounds,
             )
-            found.append(_row(model.name, count, times))
+            found.append({**_row(model.name, count, times), "aes_gcm": aes_gcm_alone(build(), program)})
     return found
 
 
@@ -136,15 +182,21 @@ def measure_verification(enclave: cml.Enclave) -> dict[str, Any]:
 
 
 def main() -> None:
-    letters, rounds, output = sys.argv[1:]
+    letters, rounds, output, *others = sys.argv[1:]
+    program = Path(others[0]) if others else None
     warnings.simplefilter("ignore", cml.SimulationWarning)
     with tempfile.TemporaryDirectory() as name, cml.Enclave() as enclave:
         requests = [
             row
             for letter in letters.split(",")
-            for row in measure_requests(trained(letter), int(rounds), enclave, Path(name))
+            for row in measure_requests(trained(letter), int(rounds), enclave, Path(name), program)
         ]
-        found = {"requests": requests, "verification": measure_verification(enclave), "rounds": int(rounds)}
+        found = {
+            "requests": requests,
+            "verification": measure_verification(enclave),
+            "rounds": int(rounds),
+            "enclave_aes_gcm": "the enclave's libcrypto" if program else "the client's library",
+        }
     Path(output).write_text(json.dumps(found))
 
 

@@ -108,6 +108,8 @@ def measure_remote(options: argparse.Namespace, directory: Path) -> dict[str, An
     print(f"  {', '.join(possible)}, confidential requests", flush=True)
     output = directory / "remote.json"
     command = [sys.executable, "-m", "benchmarks.remote", ",".join(possible), str(options.rounds), str(output)]
+    program = options.engine_bench and options.engine_bench.with_name("aes_gcm_bench")
+    command += [str(program)] if program and program.exists() else []
     subprocess.run(command, check=True)
     found: dict[str, Any] = json.loads(output.read_text())
     return found

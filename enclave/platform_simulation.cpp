@@ -1,8 +1,7 @@
 // The simulated platform. It PROTECTS NOTHING: the fuse key is a file of the user's. It behaves as SGX does
 // where behaviour can be seen: who gets which sealing key, and who does not.
-#include <openssl/rand.h>
+#include <sys/random.h>
 
-#include <climits>
 #include <cstring>
 
 #include "common/bytes.h"
@@ -76,9 +75,10 @@ Status platform_identity(Identity* identity) {
   return Status::kOk;
 }
 
+// Of the kernel, as RDRAND is of the CPU on SGX. libcrypto keeps a generator for each thread, which it makes
+// anew in every ecall, as the runtime ends the thread for it when the ecall returns.
 Status platform_random(uint8_t* output, size_t size) {
-  if (size > static_cast<size_t>(INT_MAX)) return Status::kRandomFailed;
-  return RAND_bytes(output, static_cast<int>(size)) == 1 ? Status::kOk : Status::kRandomFailed;
+  return getentropy(output, size) == 0 ? Status::kOk : Status::kRandomFailed;  // of up to 256 bytes
 }
 
 Status platform_new_sealing_key(SealingPolicy policy, SealingKey* key, KeyInfo* key_info) {

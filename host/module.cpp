@@ -47,6 +47,26 @@ ByteView view(const py::object& bytes) {
           static_cast<size_t>(PyBytes_GET_SIZE(bytes.ptr()))};
 }
 
+// The same of bytes or a view of bytes, which is kept from being released or resized meanwhile.
+class Buffer {
+ public:
+  explicit Buffer(const py::object& object) {
+    const bool is_bytes = PyBytes_Check(object.ptr()) || PyMemoryView_Check(object.ptr());
+    if (!is_bytes) throw py::type_error("expected bytes or a memoryview");
+    if (PyObject_GetBuffer(object.ptr(), &buffer_, PyBUF_SIMPLE) != 0) throw py::error_already_set();
+  }
+  ~Buffer() { PyBuffer_Release(&buffer_); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  ByteView view() const {
+    return {static_cast<const uint8_t*>(buffer_.buf), static_cast<size_t>(buffer_.len)};
+  }
+
+ private:
+  Py_buffer buffer_{};
+};
+
 FloatMatrix matrix(const py::object& array) {
   if (!py::isinstance<FloatMatrix>(array)) throw py::type_error("expected a C-contiguous float32 array");
   return py::reinterpret_borrow<FloatMatrix>(array);
@@ -139,8 +159,8 @@ void end_former_epoch(Enclave& enclave) {
 }
 
 py::bytes answer_request(Enclave& enclave, const py::object& request) {
-  const ByteView bytes = view(request);
-  return py::bytes(call(enclave, [&] { return enclave.answer_request(bytes); }));
+  const Buffer bytes(request);
+  return py::bytes(call(enclave, [&] { return enclave.answer_request(bytes.view()); }));
 }
 
 void check_request(Enclave& enclave, const py::object& header, uint64_t request_size) {

@@ -35,7 +35,7 @@ engine=build/bench-engine
 mkdir -p "$engine"
 {
   cmake -G Ninja -S . -B "$engine" -DCMAKE_BUILD_TYPE=Release -DCONFIDENTIAL_ML_TESTS=ON -DCONFIDENTIAL_ML_PYTHON=OFF &&
-    cmake --build "$engine" --target engine_bench
-} > "$engine/build.log" 2>&1 || echo "[$venv] engine_bench was not built: $engine/build.log" >&2
+    cmake --build "$engine" --target engine_bench aes_gcm_bench
+} > "$engine/build.log" 2>&1 || echo "[$venv] engine_bench and aes_gcm_bench were not built: $engine/build.log" >&2
 
 exec "$venv/bin/python" -m benchmarks.run --engine-bench "$engine/tests/cpp/engine_bench" "$@"

@@ -213,8 +213,8 @@ class ReferenceEnclave:
 
     # ---- requests
 
-    def answer_request(self, request: bytes) -> bytes:
-        return self._answered(self._open(request, 1), self._predict)
+    def answer_request(self, request: bytes | memoryview) -> bytes:
+        return self._answered(self._open(bytes(request), 1), self._predict)
 
     def import_model(self, request: bytes) -> tuple[bytes, bytes]:
         sealed: list[bytes] = []

@@ -9,7 +9,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from reference_enclave import (
@@ -34,6 +34,7 @@ from confidential_ml.request import Request
 
 UNREADABLE = None
 OK = 0
+HEAD_SIZE = 104  # header, enc and nonce
 Fields = dict[str, int | bytes]
 
 
@@ -67,7 +68,8 @@ def encrypted(
     assert isinstance(kind, int)
     assert isinstance(answer_size, int)
     known = Kind(kind) if kind in set(Kind) else Kind.PREDICT
-    return Request(message, known, answer_size, context.export(b"confidential_ml answer v1", 32))
+    secret = context.export(b"confidential_ml answer v1", 32)
+    return Request(message[:HEAD_SIZE], message[HEAD_SIZE:], known, answer_size, secret)
 
 
 def padded(content: bytes) -> bytes:
@@ -77,7 +79,11 @@ def padded(content: bytes) -> bytes:
 def changed(request: Request, position: int, bit: int = 1) -> Request:
     message = bytearray(request.message)
     message[position] ^= bit
-    return Request(bytes(message), request.kind, request.answer_size, request.answer_secret)
+    return with_message(request, bytes(message))
+
+
+def with_message(request: Request, message: bytes) -> Request:
+    return replace(request, head=message[:HEAD_SIZE], sealed=message[HEAD_SIZE:])
 
 
 def predict_content(
@@ -122,15 +128,13 @@ def unreadable(claims: Claims, digest: bytes, features: int) -> Iterator[Case]:
     for position in [*range(0, 56, 3), 56, 87, 88, 103, 104, len(good.message) - 17, len(good.message) - 16, -1]:
         yield Case(f"byte {position} changed", changed(good, position), UNREADABLE)
     for size in (0, 1, 55, 56, 87, 88, 103, 104, 119, 120, len(good.message) - 1):
-        short = Request(good.message[:size], good.kind, good.answer_size, good.answer_secret)
-        yield Case(f"cut to {size} bytes", short, UNREADABLE)
+        yield Case(f"cut to {size} bytes", with_message(good, good.message[:size]), UNREADABLE)
     yield Case(
         "kind 2 with a model digest", encrypted(claims, plaintext, header={"digest": digest, "kind": 2}), UNREADABLE
     )
     longest = encrypted(claims, plaintext, header={"kind": 2, "answer_size": 72 << 10})
     yield Case("kind 2 with a long answer", longest, UNREADABLE)
-    longer = Request(good.message + b"\0", good.kind, good.answer_size, good.answer_secret)
-    yield Case("a byte added", longer, UNREADABLE)
+    yield Case("a byte added", with_message(good, good.message + b"\0"), UNREADABLE)
     header = {"digest": digest}
     yield Case("other epoch", encrypted(claims, plaintext, header=header, epoch_digest=bytes(32)), UNREADABLE)
     yield Case("other label", encrypted(claims, plaintext, header=header, label=b"v2"), UNREADABLE)
@@ -139,8 +143,7 @@ def unreadable(claims: Claims, digest: bytes, features: int) -> Iterator[Case]:
 
 
 def _with_enc(request: Request, enc: bytes) -> Request:
-    message = request.message[:56] + enc + request.message[88:]
-    return Request(message, request.kind, request.answer_size, request.answer_secret)
+    return with_message(request, request.message[:56] + enc + request.message[88:])
 
 
 def predictions(claims: Claims, digest: bytes, features: int, groups: int, rounds: int) -> Iterator[Case]:

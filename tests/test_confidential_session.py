@@ -17,6 +17,7 @@ import confidential_ml as cml
 from confidential_ml import simulated_platform
 from confidential_ml.answer import open_answer
 from confidential_ml.attestation import ANY, AttestationError, AttestationPolicy, Reason
+from confidential_ml.request import predict_request
 from confidential_ml.xgboost_format import to_flat_model
 
 FIXTURES = Path(__file__).parent / "fixtures" / "xgboost"
@@ -134,6 +135,22 @@ def test_every_broken_request_gets_its_status(session: Session) -> None:
                 status = UNREADABLE
             assert status == case.expected, case.name
     assert len(cases) > 60
+
+
+def test_the_enclave_takes_a_view_of_a_request_and_nothing_else_that_is_no_bytes(session: Session) -> None:
+    remote = session.remote()
+    receipt = remote.provision(FIXTURES / MODELS[0], model_id="m")
+    with session.load_stored() as local:
+        rows = np.zeros((3, local.info.n_features), np.float32)
+        claims = session.remote().attestation.claims
+        request = predict_request(claims, receipt.model_digest, rows, columns=claims.models[0].n_values)
+        framed = memoryview(b"host" + request.message + b"host")
+        for other in (bytearray(request.message), framed[::2], request.message.hex(), None):
+            with pytest.raises(cml.InvalidInputError, match="a request must be bytes"):
+                session.enclave.answer_request(other)  # type: ignore[arg-type]
+        answer = open_answer(request, session.enclave.answer_request(framed[4:-4]))
+        assert answer.status == 0
+        assert answer.content == local.predict(rows).tobytes()
 
 
 def test_every_broken_model_gets_its_status(session: Session) -> None:

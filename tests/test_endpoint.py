@@ -177,7 +177,7 @@ class Counting(ReferenceEnclave):
         super().__init__(*arguments, **options)
         self.seen: list[int] = []
 
-    def answer_request(self, request: bytes) -> bytes:
+    def answer_request(self, request: bytes | memoryview) -> bytes:
         self.seen.append(len(request))
         return super().answer_request(request)
 
@@ -205,7 +205,7 @@ class Waiting(ReferenceEnclave):
         self.entered = threading.Semaphore(0)
         self.go_on = threading.Event()
 
-    def answer_request(self, request: bytes) -> bytes:
+    def answer_request(self, request: bytes | memoryview) -> bytes:
         self.entered.release()
         assert self.go_on.wait(20)
         return super().answer_request(request)
@@ -334,7 +334,7 @@ class Failing(ReferenceEnclave):
 
     error: Exception = cml.EnclaveError("the enclave is closed")
 
-    def answer_request(self, request: bytes) -> bytes:
+    def answer_request(self, request: bytes | memoryview) -> bytes:
         raise self.error
 
     def evidence(self, nonce: bytes = b"") -> bytes:

@@ -144,3 +144,17 @@ def test_keys_of_another_size_are_refused(size: int) -> None:
         hpke.Encapsulation(bytes(size))
     with pytest.raises(ValueError, match="32 bytes"):
         hpke.setup_recipient(bytes(size), X25519PrivateKey.generate(), b"")
+
+
+def test_hkdf_gives_the_long_output_of_rfc_5869_and_no_longer_one_than_it_can() -> None:
+    # Appendix A.2: three blocks.
+    prk = hpke.hkdf_extract(bytes(range(0x60, 0xB0)), bytes(range(0x50)))
+    expected = (
+        "b11e398dc80327a1c8e7f78c596a49344f012eda2d4efad8a050cc4c19afa97c59045a99cac7827271cb41c65e590e09"
+        "da3275600c2f09b8367793a9aca3db71cc30c58179ec3e87c14c01d5c1f3434f1d87"
+    )
+    assert prk.expand(bytes(range(0xB0, 0x100)), 82).hex() == expected
+    assert len(prk.expand(b"", 8160)) == 8160
+    assert prk.expand(b"", 8160)[:32] == prk.expand(b"", 32)
+    with pytest.raises(ValueError, match="at most 8160 bytes, not 8161"):
+        prk.expand(b"", 8161)

@@ -410,8 +410,7 @@ def test_the_answer_to_another_request_does_not_open(enclave: ReferenceEnclave, 
     for request, answer in ((one, answers[1]), (other, answers[0])):
         with pytest.raises(cml.RemoteError, match="not what the enclave sent for this request"):
             open_answer(request, answer)
-    other_enc = one.message[:56] + other.message[56:88] + one.message[88:]
-    changed = dataclasses.replace(one, message=other_enc)
+    changed = dataclasses.replace(one, head=one.head[:56] + other.head[56:88] + one.head[88:])
     with pytest.raises(cml.RemoteError, match="not what the enclave sent for this request"):
         open_answer(changed, answers[0])
     assert open_answer(one, answers[0]).status == 0

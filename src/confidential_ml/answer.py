@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import struct
 from dataclasses import dataclass, field
 
@@ -65,10 +64,10 @@ def open_answer(request: Request, answer: bytes) -> Answer:
     if len(answer) != expected_size:
         raise RemoteError(f"the answer has {len(answer)} bytes, not {expected_size}; it was cut short or exchanged")
     header, nonce = answer[: _HEADER.size], answer[_HEADER.size : _HEADER.size + _NONCE_SIZE]
-    if header != _HEADER.pack(VERSION, request.kind, 0, request.message[_KEY_ID]):
+    if header != _HEADER.pack(VERSION, request.kind, 0, request.head[_KEY_ID]):
         raise RemoteError("the answer's header is not that of an answer to this request; it was changed or exchanged")
-    prk = hmac.digest(request.message[_ENC] + nonce, request.answer_secret, "sha256")
-    key, gcm_nonce = hpke.hkdf_expand(prk, b"key", 32), hpke.hkdf_expand(prk, b"nonce", 12)
+    prk = hpke.hkdf_extract(request.head[_ENC] + nonce, request.answer_secret)
+    key, gcm_nonce = prk.expand(b"key", 32), prk.expand(b"nonce", 12)
     try:
         plaintext = AESGCM(key).decrypt(gcm_nonce, memoryview(answer)[_HEADER.size + _NONCE_SIZE :], header)
     except InvalidTag:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
+from typing import Any
 
 import numpy as np
 
@@ -29,8 +30,10 @@ _MODEL_ID = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 def checked_flag(value: object, name: str) -> bool:
     """Return True or False, or raise :class:`InvalidInputError`."""
+    if isinstance(value, bool):
+        return value
     # 0 and 1 too, which callers of XGBoost pass; an array would be true or false by chance.
-    if isinstance(value, (bool, np.bool_)) or (isinstance(value, int) and value in (0, 1)):
+    if isinstance(value, np.bool_) or (isinstance(value, int) and value in (0, 1)):
         return bool(value)
     raise InvalidInputError(f"{name} must be True or False, not {type(value).__name__}")
 
@@ -81,8 +84,10 @@ def checked_round_range(iteration_range: object) -> tuple[int, int]:
     """
     if iteration_range is None:
         return 0, 0
+    bounds: Any = iteration_range
     try:
-        begin, end = (operator.index(bound) for bound in iteration_range)  # type: ignore[attr-defined]
+        first, last = bounds
+        begin, end = operator.index(first), operator.index(last)
     except (TypeError, ValueError):
         raise InvalidInputError("iteration_range must be a pair of integers (begin, end)") from None
     if begin < 0 or end < 0 or begin > _MAX_ROUND or end > _MAX_ROUND:

@@ -133,13 +133,13 @@ class Enclave:
             raise InvalidInputError("size must be the number of bytes of a request")
         self._core.check_request(_checked_bytes(header), size)
 
-    def answer_request(self, request: bytes) -> bytes:
+    def answer_request(self, request: bytes | memoryview) -> bytes:
         """Open a confidential request in the enclave, predict, and give the answer only its sender can read.
 
         Parameters
         ----------
         request
-            As docs/protocol.md section 3.
+            As docs/protocol.md section 3. A view of bytes, too, so that a host need not copy what it has received.
 
         Raises
         ------
@@ -148,7 +148,8 @@ class Enclave:
         EnclaveError
             If the enclave is closed or has no room.
         """
-        return self._core.answer_request(_checked_bytes(request))
+        is_view = isinstance(request, memoryview) and request.c_contiguous
+        return self._core.answer_request(request if is_view else _checked_bytes(request))
 
     def import_model(self, request: bytes) -> tuple[bytes, bytes]:
         """Seal a model that its owner has encrypted to this enclave.

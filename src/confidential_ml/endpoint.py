@@ -55,7 +55,7 @@ class ServingEnclave(Protocol):
     def evidence(self, nonce: bytes = b"") -> bytes:
         """Quote and claims, with the nonce in the claims."""
 
-    def answer_request(self, request: bytes) -> bytes:
+    def answer_request(self, request: bytes | memoryview) -> bytes:
         """Answer a request of kind 1; `RequestUnreadableError` if it cannot be opened."""
 
     def check_request(self, header: bytes, size: int) -> object:
@@ -144,7 +144,7 @@ class ConfidentialEndpoint:
         self._check_room = check_room
         if isinstance(self._store, _Directory) and check_room is None:
             self._check_room = self._store.check_room
-        self._slots = PerProcess(lambda: threading.BoundedSemaphore(max_requests))
+        self._slots = PerProcess(lambda: _Slots(max_requests))
         self._provisioning = PerProcess(threading.Lock)
         self._epochs = _Epochs(enclave, epoch_seconds, grace_seconds, clock)
         self._evidence = _CachedEvidence(enclave, evidence_seconds, clock)
@@ -170,7 +170,7 @@ class ConfidentialEndpoint:
         if not isinstance(message, bytes):
             raise InvalidInputError(f"message must be bytes, not {type(message).__name__}")
         slots = self._slots.get()
-        if not slots.acquire(blocking=False):
+        if not slots.take():
             return _reply(Result.TRY_LATER)
         try:
             return self._answer(message)
@@ -186,7 +186,7 @@ class ConfidentialEndpoint:
         except Exception:
             _logger.exception("a message could not be answered")
         finally:
-            slots.release()
+            slots.give_back()
         return _reply(Result.TRY_LATER)
 
     def rotate_if_due(self) -> float:
@@ -248,7 +248,7 @@ class ConfidentialEndpoint:
             return self._provision(message)
         if len(message) > _MAX_PREDICT_SIZE:
             return _reply(Result.REFUSED)
-        return _reply(Result.OK, self._enclave.answer_request(message[_MESSAGE_HEADER_SIZE:]))
+        return _reply(Result.OK, self._enclave.answer_request(memoryview(message)[_MESSAGE_HEADER_SIZE:]))
 
     def _evidence_body(self, nonce: bytes) -> bytes:
         evidence = self.evidence(nonce)
@@ -281,6 +281,25 @@ class ConfidentialEndpoint:
 
 def _reply(result: Result, body: bytes = b"") -> bytes:
     return _REPLY_HEADERS[result] + body
+
+
+class _Slots:
+    """How many messages may be handled at once: a semaphore that nobody waits for, and so no more than a number."""
+
+    def __init__(self, count: int) -> None:
+        self._lock = threading.Lock()
+        self._free = count
+
+    def take(self) -> bool:
+        with self._lock:
+            if self._free == 0:
+                return False
+            self._free -= 1
+            return True
+
+    def give_back(self) -> None:
+        with self._lock:
+            self._free += 1
 
 
 class _Epochs:

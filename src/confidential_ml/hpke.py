@@ -5,14 +5,20 @@
 
 from __future__ import annotations
 
-import hmac
-
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+from cryptography.hazmat.primitives.hmac import HMAC
 
-__all__ = ["ENC_SIZE", "Encapsulation", "RecipientContext", "SenderContext", "hkdf_expand", "setup_recipient"]
+__all__ = [
+    "ENC_SIZE",
+    "Encapsulation",
+    "Prk",
+    "RecipientContext",
+    "SenderContext",
+    "hkdf_extract",
+    "setup_recipient",
+]
 
 ENC_SIZE = 32
 
@@ -23,18 +29,75 @@ _BASE_MODE = b"\x00"
 _HASH_SIZE = 32
 _KEY_SIZE = 32
 _NONCE_SIZE = 12
+_SHA256 = SHA256()
+
+
+class Prk:
+    """A pseudorandom key of HKDF-SHA256 (RFC 5869), to be expanded any number of times, by any number of threads.
+
+    Parameters
+    ----------
+    key
+        32 bytes.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._keyed = HMAC(key, _SHA256)
+
+    def expand(self, info: bytes, size: int) -> bytes:
+        """HKDF-Expand (RFC 5869, 2.3), of at most 8,160 bytes.
+
+        Raises
+        ------
+        ValueError
+            If `size` is larger.
+        """
+        if size > 255 * _HASH_SIZE:
+            raise ValueError(f"HKDF-SHA256 expands to at most {255 * _HASH_SIZE} bytes, not {size}")
+        block = output = _after(self._keyed, info + b"\x01")
+        if size <= _HASH_SIZE:
+            return output[:size]
+        for counter in range(2, -(-size // _HASH_SIZE) + 1):
+            block = _after(self._keyed, block + info + counter.to_bytes(1, "big"))
+            output += block
+        return output[:size]
+
+
+def hkdf_extract(salt: bytes, ikm: bytes) -> Prk:
+    """HKDF-Extract with SHA-256 (RFC 5869, 2.2)."""
+    hashing = HMAC(salt, _SHA256)
+    hashing.update(ikm)
+    return Prk(hashing.finalize())
+
+
+def _after(keyed: HMAC, message: bytes) -> bytes:
+    """HMAC of a message. The key is set up once and copied, which takes less time than to set it up."""
+    hashing = keyed.copy()
+    hashing.update(message)
+    return hashing.finalize()
+
+
+def _expand_label(suite: bytes, label: bytes, size: int) -> bytes:
+    """What LabeledExpand (RFC 9180, 4) puts before the info."""
+    return size.to_bytes(2, "big") + b"HPKE-v1" + suite + label
+
+
+_UNSALTED = HMAC(b"", _SHA256)
+_PSK_ID_HASH = _after(_UNSALTED, b"HPKE-v1" + _HPKE_SUITE + b"psk_id_hash")  # of no psk
+_INFO_HASH = b"HPKE-v1" + _HPKE_SUITE + b"info_hash"
+_KEY = _expand_label(_HPKE_SUITE, b"key", _KEY_SIZE)
+_BASE_NONCE = _expand_label(_HPKE_SUITE, b"base_nonce", _NONCE_SIZE)
+_EXPORTER_SECRET = _expand_label(_HPKE_SUITE, b"exp", _HASH_SIZE)
 
 
 class _Context:
     """What sender and recipient share; nonces count up from 0 (RFC 9180, 5.2)."""
 
-    def __init__(self, shared_secret: bytes, info: bytes) -> None:
-        info_hash = _labeled_extract(_HPKE_SUITE, b"", b"info_hash", info)
-        schedule = _BASE_MODE + _PSK_ID_HASH + info_hash
-        secret = _labeled_extract(_HPKE_SUITE, shared_secret, b"secret", b"")
-        self._aead = AESGCM(_labeled_expand(_HPKE_SUITE, secret, b"key", schedule, _KEY_SIZE))
-        self._base_nonce = _labeled_expand(_HPKE_SUITE, secret, b"base_nonce", schedule, _NONCE_SIZE)
-        self._exporter_secret = _labeled_expand(_HPKE_SUITE, secret, b"exp", schedule, _HASH_SIZE)
+    def __init__(self, secret: Prk, info: bytes) -> None:
+        schedule = _BASE_MODE + _PSK_ID_HASH + _after(_UNSALTED, _INFO_HASH + info)
+        self._aead = AESGCM(secret.expand(_KEY + schedule, _KEY_SIZE))
+        self._base_nonce = secret.expand(_BASE_NONCE + schedule, _NONCE_SIZE)
+        self._exporter_secret = Prk(secret.expand(_EXPORTER_SECRET + schedule, _HASH_SIZE))
         self._sequence = 0
 
     def _nonce(self) -> bytes:
@@ -43,7 +106,7 @@ class _Context:
 
     def export(self, exporter_context: bytes, size: int) -> bytes:
         """A secret of `size` bytes (at most 8,160) that only both ends have (RFC 9180, 5.3)."""
-        return _labeled_expand(_HPKE_SUITE, self._exporter_secret, b"sec", exporter_context, size)
+        return self._exporter_secret.expand(_expand_label(_HPKE_SUITE, b"sec", size) + exporter_context, size)
 
 
 class SenderContext(_Context):
@@ -97,7 +160,7 @@ class Encapsulation:
         ephemeral = X25519PrivateKey.generate() if ephemeral is None else ephemeral
         self.enc = ephemeral.public_key().public_bytes_raw()
         dh = ephemeral.exchange(X25519PublicKey.from_public_bytes(public_key))
-        self._shared_secret = _shared_secret(dh, self.enc, public_key)
+        self._secret = _schedule_secret(dh, self.enc, public_key)
 
     def sender(self, info: bytes) -> SenderContext:
         """KeySchedule of RFC 9180, 5.1; with a new encapsulation this is SetupBaseS.
@@ -108,7 +171,7 @@ class Encapsulation:
             What both ends must agree on. Two contexts of the same `info` have the same keys: their first messages
             would be encrypted under one nonce.
         """
-        return SenderContext(self._shared_secret, info)
+        return SenderContext(self._secret, info)
 
 
 def setup_recipient(enc: bytes, private_key: X25519PrivateKey, info: bytes) -> RecipientContext:
@@ -120,26 +183,13 @@ def setup_recipient(enc: bytes, private_key: X25519PrivateKey, info: bytes) -> R
         If `enc` has another size, or is of low order.
     """
     dh = private_key.exchange(X25519PublicKey.from_public_bytes(enc))
-    return RecipientContext(_shared_secret(dh, enc, private_key.public_key().public_bytes_raw()), info)
+    return RecipientContext(_schedule_secret(dh, enc, private_key.public_key().public_bytes_raw()), info)
 
 
-def _shared_secret(dh: bytes, enc: bytes, public_key: bytes) -> bytes:
-    """ExtractAndExpand of RFC 9180, 4.1."""
-    prk = _labeled_extract(_KEM_SUITE, b"", b"eae_prk", dh)
-    return _labeled_expand(_KEM_SUITE, prk, b"shared_secret", enc + public_key, _HASH_SIZE)
-
-
-def _labeled_extract(suite: bytes, salt: bytes, label: bytes, ikm: bytes) -> bytes:
-    return hmac.digest(salt, b"HPKE-v1" + suite + label + ikm, "sha256")
-
-
-_PSK_ID_HASH = _labeled_extract(_HPKE_SUITE, b"", b"psk_id_hash", b"")  # of no psk
-
-
-def _labeled_expand(suite: bytes, prk: bytes, label: bytes, info: bytes, size: int) -> bytes:
-    return hkdf_expand(prk, size.to_bytes(2, "big") + b"HPKE-v1" + suite + label + info, size)
-
-
-def hkdf_expand(prk: bytes, info: bytes, size: int) -> bytes:
-    """HKDF-Expand with SHA-256 (RFC 5869, 2.3)."""
-    return HKDFExpand(algorithm=SHA256(), length=size, info=info).derive(prk)
+def _schedule_secret(dh: bytes, enc: bytes, public_key: bytes) -> Prk:
+    """ExtractAndExpand of RFC 9180, 4.1, and what KeySchedule (5.1) makes of its shared secret alone."""
+    prk = hkdf_extract(b"", b"HPKE-v1" + _KEM_SUITE + b"eae_prk" + dh)
+    label = _expand_label(_KEM_SUITE, b"shared_secret", _HASH_SIZE)
+    shared_secret = prk.expand(label + enc + public_key, _HASH_SIZE)
+    # No psk. The same for every info, so it is made once for all requests of an enc.
+    return hkdf_extract(shared_secret, b"HPKE-v1" + _HPKE_SUITE + b"secret")

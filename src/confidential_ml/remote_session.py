@@ -78,10 +78,13 @@ T = TypeVar("T")
 
 REQUEST_SIZE = 4 << 20
 _NONCE_SIZE = 32
+_MESSAGE_HEADERS = {one: VERSION.to_bytes(2, "little") + one.to_bytes(2, "little") for one in Operation}
 _REPLY_HEADER_SIZE = 4
+_RESULTS = {VERSION.to_bytes(2, "little") + one.to_bytes(2, "little"): one for one in Result}
 # Evidence has at most 256 KiB; collateral, CRLs in hexadecimal and documents as JSON text within JSON, below 3 MiB.
 _MAX_EVIDENCE_REPLY = 4 << 20
 _FLOAT32_SIZE = 4
+_LITTLE_ENDIAN = np.dtype("<f4")
 _MILLISECOND = datetime.timedelta(milliseconds=1)
 _EPOCH_1970 = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _logger = logging.getLogger("confidential_ml")
@@ -236,7 +239,7 @@ class Attested:
         return self.claims.epoch_digest == other.claims.epoch_digest
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Batch:
     """A call of predict, its arguments converted."""
 
@@ -382,7 +385,8 @@ class RemoteSession:
         return self.attested
 
     def _evidence(self, nonce: bytes) -> Steps[bytes]:
-        result, body = yield from self._call(Operation.EVIDENCE, nonce, _MAX_EVIDENCE_REPLY, None)
+        message = _MESSAGE_HEADERS[Operation.EVIDENCE] + nonce
+        result, body = yield from self._call(message, _MAX_EVIDENCE_REPLY, None)
         _check_result(result)
         return body
 
@@ -431,7 +435,7 @@ class RemoteSession:
         )
         if len(answer.content) != predictions.nbytes or bool(answer.receipt) != batch.wants_receipt:
             raise RemoteError("the enclave's answer is not of the size that was asked for; they do not match")
-        predictions[:] = np.frombuffer(answer.content, dtype="<f4").reshape(predictions.shape)
+        predictions[:] = np.frombuffer(answer.content, dtype=_LITTLE_ENDIAN).reshape(predictions.shape)
         if not batch.wants_receipt:
             return None
         receipt = _checked_receipt(attested, request, answer)
@@ -546,23 +550,20 @@ class RemoteSession:
         _check_is_there(model, attested)
         request = build(attested)
         max_reply_size = _REPLY_HEADER_SIZE + ANSWER_OVERHEAD + request.answer_size
-        result, body = yield from self._call(Operation.REQUEST, request.message, max_reply_size, request.kind)
+        message = b"".join((_MESSAGE_HEADERS[Operation.REQUEST], request.head, request.sealed))
+        result, body = yield from self._call(message, max_reply_size, request.kind)
         if result is Result.UNREADABLE:
             return None
         _check_result(result)
         return request, open_answer(request, body)
 
-    def _call(
-        self, operation: Operation, body: bytes, max_reply_size: int, kind: Kind | None
-    ) -> Steps[tuple[Result, bytes]]:
-        message = VERSION.to_bytes(2, "little") + operation.to_bytes(2, "little") + body
+    def _call(self, message: bytes, max_reply_size: int, kind: Kind | None) -> Steps[tuple[Result, bytes]]:
         reply = yield Send(message, max_reply_size, kind)
         if not isinstance(reply, bytes):
             raise RemoteError(f"the transport returned {type(reply).__name__}, not bytes")
-        number = int.from_bytes(reply[2:4], "little")
-        if len(reply) < _REPLY_HEADER_SIZE or reply[:2] != message[:2] or number not in set(Result):
+        result = _RESULTS.get(reply[:_REPLY_HEADER_SIZE])
+        if result is None:
             raise RemoteError("the reply is not one of the protocol; check that the transport reaches an endpoint")
-        result = Result(number)
         if result is not Result.OK and len(reply) > _REPLY_HEADER_SIZE:
             raise RemoteError("the reply reports a failure and holds more; it was changed or is no host's reply")
         return result, reply[_REPLY_HEADER_SIZE:]

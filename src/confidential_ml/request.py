@@ -39,6 +39,7 @@ _ANSWER_LABEL = b"confidential_ml answer v1"
 _ANSWER_SECRET_SIZE = 32
 _OUTPUT_MARGIN, _WANTS_RECEIPT = 1, 2
 _FLOAT32_SIZE = 4
+_LITTLE_ENDIAN = np.dtype("<f4")
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,10 @@ class Request:
 
     Attributes
     ----------
-    message
-        The bytes to send; nobody but the enclave can read them, not even the sender.
+    head
+        Header, enc and nonce, which are in clear.
+    sealed
+        Ciphertext and tag; nobody but the enclave can read them, not even the sender.
     kind
         What it asks for.
     answer_size
@@ -57,10 +60,17 @@ class Request:
         32 bytes that only the enclave can derive too; opens the answer.
     """
 
-    message: bytes = field(repr=False)
+    # Two parts, because what is sent has a header of its own before them: joined once, not twice.
+    head: bytes = field(repr=False)
+    sealed: bytes = field(repr=False)
     kind: Kind
     answer_size: int
     answer_secret: bytes = field(repr=False)
+
+    @property
+    def message(self) -> bytes:
+        """All of its bytes."""
+        return self.head + self.sealed
 
 
 @dataclass(frozen=True)
@@ -137,7 +147,7 @@ def predict_request(
     """
     begin, end = round_range
     flags = _OUTPUT_MARGIN * output_margin + _WANTS_RECEIPT * wants_receipt
-    margin_size = 0 if base_margin is None else base_margin.size * _FLOAT32_SIZE
+    margin_size = 0 if base_margin is None else base_margin.nbytes
     n_rows, n_features = rows.shape
     fields = _PREDICT.pack(flags, begin, end, n_features, n_rows, margin_size, time)
     parts: list[bytes | memoryview] = [fields, _little_endian(rows)]
@@ -195,7 +205,7 @@ def provision_request(
 
 
 def _little_endian(values: FloatArray) -> memoryview:
-    return np.ascontiguousarray(values, dtype="<f4").reshape(-1).view(np.uint8).data
+    return np.ascontiguousarray(values, dtype=_LITTLE_ENDIAN).data
 
 
 def _encrypted(
@@ -214,8 +224,9 @@ def _encrypted(
     used = encapsulation_to(claims) if encapsulation is None else encapsulation
     nonce = _new_nonce()
     context = used.sender(_LABEL + header + nonce + claims.epoch_digest)
-    message = b"".join((header, used.enc, nonce, context.seal(header, plaintext)))
-    return Request(message, kind, answer_size, context.export(_ANSWER_LABEL, _ANSWER_SECRET_SIZE))
+    sealed = context.seal(header, plaintext)
+    secret = context.export(_ANSWER_LABEL, _ANSWER_SECRET_SIZE)
+    return Request(header + used.enc + nonce, sealed, kind, answer_size, secret)
 
 
 def _new_nonce() -> bytes:
@@ -227,7 +238,7 @@ def _new_nonce() -> bytes:
 
 def _padded(parts: list[bytes | memoryview], max_size: int) -> bytes:
     """The parts one after the other, then zeros up to a bucket size."""
-    size = sum(len(part) for part in parts)
+    size = sum(len(part) if isinstance(part, bytes) else part.nbytes for part in parts)
     padded_size = bucket_size(size)
     if padded_size > max_size:
         raise InvalidInputError(f"the request would have {size} bytes, at most {max_size} go into one")

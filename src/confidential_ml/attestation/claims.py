@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import struct
@@ -99,7 +100,7 @@ class Claims:
     models: tuple[ModelClaim, ...]
     epoch_part: bytes = field(repr=False)
 
-    @property
+    @functools.cached_property
     def epoch_digest(self) -> bytes:
         """SHA-256 of the epoch part, which every request is bound to."""
         return hashlib.sha256(self.epoch_part).digest()
