@@ -1,5 +1,6 @@
 // The inner loops: 32 rows per vector, and for a single row 32 nodes per vector. kernel_avx2.cpp or
-// kernel_portable.cpp, CMake chooses; both are kernel_steps.h and kernel_row_steps.h over different vectors.
+// kernel_portable.cpp, CMake chooses; both are kernel_encode_steps.h, kernel_steps.h and kernel_row_steps.h
+// over different vectors.
 //
 // No branch and no address depends on a row: both follow from the plan alone.
 #pragma once

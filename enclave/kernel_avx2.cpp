@@ -242,6 +242,8 @@ constexpr size_t lane_of(size_t i) { return 16 * (i % 8 / 4) + 4 * (i / 8) + i %
 }  // namespace
 }  // namespace confidential_ml
 
+#include "enclave/kernel_encode_steps.h"
+
 #include "enclave/kernel_steps.h"
 
 #include "enclave/kernel_row_steps.h"

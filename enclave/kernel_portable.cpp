@@ -171,6 +171,8 @@ constexpr size_t lane_of(size_t i) { return i; }
 }  // namespace
 }  // namespace confidential_ml
 
+#include "enclave/kernel_encode_steps.h"
+
 #include "enclave/kernel_steps.h"
 
 #include "enclave/kernel_row_steps.h"

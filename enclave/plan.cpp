@@ -441,10 +441,18 @@ class Planner {
     });
   }
 
+  // A bit each.
   void draw_switches() {
-    plan_.switches.resize(plan_.thermometers.size() * 2 * kHalfCodes);
-    if (platform_random(plan_.switches.data(), plan_.switches.size()) != Status::kOk) throw RandomFailure();
-    for (uint8_t& mask : plan_.switches) mask = (mask & 1) != 0 ? 0xff : 0;
+    constexpr size_t kSwitches = 2 * kHalfCodes;
+    SecretVector<uint32_t> bits(plan_.thermometers.size());
+    static_assert(sizeof(uint32_t) * 8 == kSwitches);
+    const Status status =
+        platform_random(reinterpret_cast<uint8_t*>(bits.data()), bits.size() * sizeof(uint32_t));
+    if (status != Status::kOk) throw RandomFailure();
+    plan_.switches.resize(bits.size() * kSwitches);
+    for (size_t i = 0; i < plan_.switches.size(); ++i) {
+      plan_.switches[i] = (bits[i / kSwitches] >> (i % kSwitches) & 1) != 0 ? 0xff : 0;
+    }
   }
 
   // Where the comparison with `number` ends, as fill_comparisons() of kernel_steps.h places them.

@@ -2,6 +2,7 @@
 // where behaviour can be seen: who gets which sealing key, and who does not.
 #include <sys/random.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "common/bytes.h"
@@ -78,7 +79,11 @@ Status platform_identity(Identity* identity) {
 // Of the kernel, as RDRAND is of the CPU on SGX. libcrypto keeps a generator for each thread, which it makes
 // anew in every ecall, as the runtime ends the thread for it when the ecall returns.
 Status platform_random(uint8_t* output, size_t size) {
-  return getentropy(output, size) == 0 ? Status::kOk : Status::kRandomFailed;  // of up to 256 bytes
+  constexpr size_t kMost = 256;  // that getentropy() gives
+  for (size_t i = 0; i < size; i += kMost) {
+    if (getentropy(output + i, std::min(kMost, size - i)) != 0) return Status::kRandomFailed;
+  }
+  return Status::kOk;
 }
 
 Status platform_new_sealing_key(SealingPolicy policy, SealingKey* key, KeyInfo* key_info) {

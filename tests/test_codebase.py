@@ -28,7 +28,7 @@ FORMATS = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
 ENCLAVE = sorted((ROOT / "enclave").glob("*.cpp")) + sorted((ROOT / "enclave").glob("*.h"))
 HOST = sorted((ROOT / "host").glob("*.cpp")) + sorted((ROOT / "host").glob("*.h*"))
 COMMON = sorted((ROOT / "common").glob("*"))
-TRUSTED_LINES = 5_500
+TRUSTED_LINES = 5_800
 # Only the simulation is built from these.
 UNTRUSTED_FORMS = {"platform_simulation", "cpu_portable", "kernel_portable", "transform_portable"}
 
@@ -41,7 +41,15 @@ FLOORS = [
     {"registry"},
     {"sealing", "forest", "guarded", "replay_set", "known_senders"},
     {"model", "platform", "platform_openenclave", "platform_simulation", "plan", "row_plan", "hpke", "signature"}
-    | {"kernel", "kernel_steps", "kernel_row_steps", "kernel_avx2", "kernel_portable"},
+    | {
+        "kernel",
+        "kernel_encode_steps",
+        "kernel_steps",
+        "kernel_row_steps",
+        "category",
+        "kernel_avx2",
+        "kernel_portable",
+    },
     {"objective", "crypto", "cpu", "cpu_avx2", "cpu_portable", "key_request"},
     {"transform", "transform_avx2", "transform_portable"},
     {"float_math", "powers_of_two", "masks", "secret_memory"},
