@@ -10,9 +10,9 @@ import numpy as np
 
 from confidential_ml.rows import FloatArray
 
-__all__ = ["SMALL_BODY", "read_single_row"]
+__all__ = ["read_single_row"]
 
-SMALL_BODY = 1 << 12
+_SMALL_BODY = 1 << 12
 _MOST_FEATURES = 64  # above, numpy looks at the numbers faster
 # Of the five names, which are all needed, and of the two texts; an id makes one name and one text more.
 _QUOTES, _QUOTES_OF_ID = 14, 4
@@ -50,6 +50,8 @@ def read_single_row(body: bytes, n_features: int) -> tuple[FloatArray, str | msg
         The row, float32, shape (1, `n_features`), and the id; None for every body that has to be read with care, also
         for those that are refused then.
     """
+    if len(body) > _SMALL_BODY:
+        return None
     try:
         found = _DECODER.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
