@@ -130,7 +130,7 @@ class _LimitedProtocol(HttpToolsProtocol):
         self.scope[REFUSAL] = None  # type: ignore[literal-required]
         self._held = self._prompt_target()
         if self._held is None:
-            super().on_headers_complete()
+            self._begin()
         self._is_in_head, self._head_bytes = False, 0
 
     def on_body(self, body: bytes) -> None:
@@ -164,7 +164,7 @@ class _LimitedProtocol(HttpToolsProtocol):
     def _prompt_target(self) -> Target | None:
         """Where a request leads that may be answered when its last byte is read, if that is in this piece of bytes."""
         is_next = self.cycle is None or self.cycle.response_complete
-        # One for each piece: who sends many in one does not keep others waiting, and takes the answers in between.
+        # One for each piece: who sends many requests in one does not keep the other connections waiting.
         if self._is_prompt_given or not is_next or self.flow.write_paused or self.parser.get_method() != b"POST":
             return None
         if self.parser.get_http_version() != "1.1" or not self.parser.should_keep_alive():
@@ -185,9 +185,15 @@ class _LimitedProtocol(HttpToolsProtocol):
     def _let_go(self) -> None:
         """Tell the application of what was held back."""
         body, self._held, self._held_body = self._held_body, None, b""
-        super().on_headers_complete()
+        self._begin()
         if body:
             super().on_body(body)
+
+    def _begin(self) -> None:
+        """Tell the application that there is a request."""
+        # After a prompt answer in the same piece of bytes the connection is taken for idle.
+        self._unset_keepalive_if_required()
+        super().on_headers_complete()
 
     # ---- time is over -----------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from starlette.routing import BaseRoute, Route
 
 from confidential_ml.server.access import Access, Clear, Endpoint, Headers, guarded
-from confidential_ml.server.body import media_type
+from confidential_ml.server.body import declared_length, media_type
 from confidential_ml.server.hosts import Hosts
 
 if TYPE_CHECKING:
@@ -29,15 +29,11 @@ Prompt: TypeAlias = Callable[[Mapping[str, str], bytes], bytes | None]
 """Makes of the parameters in a path and a body the body of the answer, of status 200. It returns None, or raises
 `HttpError`, for what the route's endpoint has to answer; then it must have changed nothing."""
 
-MOST_BYTES = 1 << 16
-"""Bytes that a body may have."""
-
+_MOST_BYTES = 1 << 16
 _KEPT_URLS, _LONGEST_URL = 1024, 256
 _PLAIN_URL = re.compile(rb"[A-Za-z0-9/._-]+")
-# With these a request means something else, or its body has another form than its bytes.
-_MEANINGFUL = frozenset(
-    {b"content-encoding", b"expect", b"inference-header-content-length", b"origin", b"transfer-encoding"}
-)
+# With these the answer is another, or there is more to be done than to answer.
+_MEANINGFUL = frozenset({b"expect", b"inference-header-content-length", b"origin", b"transfer-encoding", b"upgrade"})
 
 
 class PromptRoute(Route):
@@ -104,7 +100,7 @@ class PromptAnswers:
         self._hosts = hosts
         self._routes = [route for route in routes if isinstance(route, PromptRoute)]
         self._always = b"".join(b"%b: %b\r\n" % header for header in always)
-        self._most_bytes = min(MOST_BYTES, serving.settings.limits.body_bytes)
+        self._most_bytes = min(_MOST_BYTES, serving.settings.limits.body_bytes)
         self._found = functools.lru_cache(maxsize=_KEPT_URLS)(self._find)
 
     def find(self, url: bytes, headers: Headers) -> Target | None:
@@ -137,6 +133,7 @@ class PromptAnswers:
         try:
             self._hosts.check(headers)
             self._access.check(headers, route.role, route.clear)
+            declared_length(headers)
             content = route.prompt(target.parameters, body) if media_type(headers) in route.media_types else None
         except Exception:
             return None  # the endpoint meets it again, and tells or logs it
