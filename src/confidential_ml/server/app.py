@@ -25,7 +25,7 @@ from confidential_ml.server.access import Access
 from confidential_ml.server.errors import HttpError, error_response
 from confidential_ml.server.front import Forms, Front, Origins, form_of
 from confidential_ml.server.hosts import Hosts
-from confidential_ml.server.prompt import PromptAnswers
+from confidential_ml.server.immediate import ImmediateAnswers
 from confidential_ml.server.serving import Serving
 from confidential_ml.server.settings import ServerSettings, load_settings
 
@@ -101,7 +101,7 @@ def create_app(settings: ServerSettings | None = None, *, serving: Serving | Non
     app.router.redirect_slashes = False
     app.state.serving = served
     app.state.access = access
-    app.state.prompt = PromptAnswers(served, access, hosts, routes, origins.headers_for([]))
+    app.state.immediate = ImmediateAnswers(served, access, hosts, routes, origins.headers_for([]))
     return app
 
 

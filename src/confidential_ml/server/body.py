@@ -12,7 +12,7 @@ from confidential_ml.server.access import Headers
 from confidential_ml.server.admission import Admission, Usage
 from confidential_ml.server.errors import HttpError
 
-__all__ = ["HEAD_SIZE", "REFUSAL", "USAGE", "declared_length", "media_type", "read_body", "too_late"]
+__all__ = ["HEAD_SIZE", "REFUSAL", "USAGE", "media_type", "read_body", "too_late"]
 
 USAGE = "confidential_ml.usage"
 """Where a request's scope has its `Usage`."""
@@ -50,7 +50,7 @@ async def read_body(request: Request, limit: Limit) -> bytes:
         400 ``body_malformed`` and 431 ``head_too_large`` if it is not as HTTP has it.
     """
     scope = request.scope
-    length = declared_length(scope["headers"])
+    length = _declared_length(scope["headers"])
     if length is not None and not callable(limit) and length > limit:
         raise _too_large(limit)
     serving = scope["app"].state.serving
@@ -125,19 +125,7 @@ def _parsed_media_type(header: bytes) -> str:
     return kind.strip()
 
 
-def declared_length(headers: Headers) -> int | None:
-    """How long a body is by its head, None if that does not say.
-
-    Parameters
-    ----------
-    headers
-        Of the request, names in lower case.
-
-    Raises
-    ------
-    HttpError
-        400 ``body_malformed``; 415 ``media_type_wrong`` for a content encoding.
-    """
+def _declared_length(headers: Headers) -> int | None:
     length = None
     for name, value in headers:
         if name == b"content-length":

@@ -12,8 +12,8 @@ from starlette.routing import Route
 from confidential_ml.protocol import REQUEST_OVERHEAD
 from confidential_ml.server.body import media_type, read_body
 from confidential_ml.server.errors import ErrorBody, HttpError
+from confidential_ml.server.immediate import ImmediateRoute
 from confidential_ml.server.openapi import BINARY, RouteDescription
-from confidential_ml.server.prompt import PromptRoute
 from confidential_ml.server.serving import is_provision
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["descriptions", "routes"]
 
 OCTETS = "application/octet-stream"
+_SMALL_MESSAGE = 1 << 16
 _OVERHEAD = REQUEST_OVERHEAD + 4  # of a message besides the padded plaintext, which is what the limits are about
 
 
@@ -42,12 +43,18 @@ def routes(serving: Serving) -> list[Route]:
 
         return _Reply(await serving.answer(await read_body(request, limit)))
 
-    def prompt(_: Mapping[str, str], message: bytes) -> bytes | None:
+    def at_once(_: Mapping[str, str], message: bytes) -> bytes | None:
         return serving.answer_at_once(message)
 
     return [
-        PromptRoute(
-            "/confidential", confidential, role="client", prompt=prompt, media_types=(OCTETS,), content_type=OCTETS
+        ImmediateRoute(
+            "/confidential",
+            confidential,
+            role="client",
+            at_once=at_once,
+            media_types=(OCTETS,),
+            most_bytes=_SMALL_MESSAGE,
+            content_type=OCTETS,
         )
     ]
 

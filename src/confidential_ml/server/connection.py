@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from confidential_ml.server.body import REFUSAL, too_late
 from confidential_ml.server.errors import ERROR_HEADER, HttpError, own_form
-from confidential_ml.server.prompt import PromptAnswers, Target
+from confidential_ml.server.immediate import ImmediateAnswers, Target
 
 _GRACE_SECONDS = 5.0
 _VERSIONS = frozenset({"1.0", "1.1"})
@@ -44,19 +44,19 @@ class ConnectionLimits:
     pipelined: int = 64
 
 
-def protocol_class(limits: ConnectionLimits, prompt: PromptAnswers) -> type[asyncio.Protocol]:
-    """The protocol of uvicorn with these limits, that asks the application only for what `prompt` does not answer."""
+def protocol_class(limits: ConnectionLimits, immediate: ImmediateAnswers) -> type[asyncio.Protocol]:
+    """The protocol of uvicorn with these limits; the application is asked for what `immediate` does not answer."""
 
     class LimitedProtocol(_LimitedProtocol):
         connection_limits = limits
-        prompt_answers = prompt
+        immediate_answers = immediate
 
     return LimitedProtocol
 
 
 class _LimitedProtocol(HttpToolsProtocol):
     connection_limits: ConnectionLimits
-    prompt_answers: PromptAnswers
+    immediate_answers: ImmediateAnswers
 
     # ---- a request comes in -----------------------------------------------------------------------------------------
 
@@ -68,8 +68,8 @@ class _LimitedProtocol(HttpToolsProtocol):
         self._is_refusal_owed = False  # to be said after the answers to the requests before
         self._is_in_head, self._is_in_request = True, False
         self._head_bytes = 0  # since the last byte of a body: of a head, or of chunks' sizes and trailers
-        self._is_prompt_given = False  # for the piece of bytes that is being read
-        self._held: Target | None = None  # what the application is not yet told of: perhaps it is answered promptly
+        self._is_one_answered = False  # for the piece of bytes that is being read
+        self._held: Target | None = None  # what the application is not yet told of: perhaps it is answered at_once
         self._held_body = b""
         if len(self.connections) > self.connection_limits.connections:
             self._refuse(HttpError(503, "busy", "too many connections; come again later", {"Retry-After": "1"}))
@@ -85,7 +85,7 @@ class _LimitedProtocol(HttpToolsProtocol):
         if self._refusal is not None:
             return
         self._head_bytes += len(data)
-        self._is_prompt_given = False
+        self._is_one_answered = False
         super().data_received(data)
         if self._held is not None:
             self._let_go()
@@ -110,11 +110,13 @@ class _LimitedProtocol(HttpToolsProtocol):
         limits = self.connection_limits
         if self.parser.get_http_version() not in _VERSIONS:
             raise _RefusedError
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        hosts, size = 0, len(self.url)
+        for name, value in self.headers:
+            hosts += name == b"host"
+            size += len(name) + len(value) + 4
         if len(self.headers) > limits.head_lines or size > limits.head_bytes:
             self._refusal = _head_too_large()
             raise _RefusedError
-        hosts = sum(name == b"host" for name, _ in self.headers)
         if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
             # RFC 9112, 3.2. What stands between client and server might go by another one than this server.
             self._refusal = HttpError(400, "body_malformed", "a request has one header Host")
@@ -128,7 +130,7 @@ class _LimitedProtocol(HttpToolsProtocol):
             self._refusal = HttpError(400, "body_malformed", "this server speaks HTTP/1.1 alone; send no Upgrade")
             raise _RefusedError
         self.scope[REFUSAL] = None  # type: ignore[literal-required]
-        self._held = self._prompt_target()
+        self._held = self._immediate_target()
         if self._held is None:
             self._begin()
         self._is_in_head, self._head_bytes = False, 0
@@ -141,7 +143,7 @@ class _LimitedProtocol(HttpToolsProtocol):
             self._held_body += body
 
     def on_message_complete(self) -> None:
-        answer = self._prompt_answer()
+        answer = self._immediate_answer()
         if answer is None:
             super().on_message_complete()
         self._is_in_head, self._is_in_request, self._head_bytes = True, False, 0
@@ -161,24 +163,24 @@ class _LimitedProtocol(HttpToolsProtocol):
 
     # ---- a request that is all there is answered at once ------------------------------------------------------------
 
-    def _prompt_target(self) -> Target | None:
+    def _immediate_target(self) -> Target | None:
         """Where a request leads that may be answered when its last byte is read, if that is in this piece of bytes."""
         is_next = self.cycle is None or self.cycle.response_complete
         # One for each piece: who sends many requests in one does not keep the other connections waiting.
-        if self._is_prompt_given or not is_next or self.flow.write_paused or self.parser.get_method() != b"POST":
+        if self._is_one_answered or not is_next or self.flow.write_paused or self.parser.get_method() != b"POST":
             return None
         if self.parser.get_http_version() != "1.1" or not self.parser.should_keep_alive():
             return None
-        return self.prompt_answers.find(self.url, self.headers)
+        return self.immediate_answers.find(self.url, self.headers)
 
-    def _prompt_answer(self) -> bytes | None:
+    def _immediate_answer(self) -> bytes | None:
         if self._held is None:
             return None
-        content = self.prompt_answers.answer(self._held, self.headers, self._held_body)
+        content = self.immediate_answers.answer(self._held, self.headers, self._held_body)
         if content is None:
             self._let_go()
             return None
-        self._held, self._held_body, self._is_prompt_given = None, b"", True
+        self._held, self._held_body, self._is_one_answered = None, b"", True
         lines = [b"%b: %b\r\n" % header for header in self.server_state.default_headers]
         return b"".join([b"HTTP/1.1 200 OK\r\n", *lines, content])
 
@@ -191,7 +193,7 @@ class _LimitedProtocol(HttpToolsProtocol):
 
     def _begin(self) -> None:
         """Tell the application that there is a request."""
-        # After a prompt answer in the same piece of bytes the connection is taken for idle.
+        # After a immediate answer in the same piece of bytes the connection is taken for idle.
         self._unset_keepalive_if_required()
         super().on_headers_complete()
 

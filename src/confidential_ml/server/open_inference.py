@@ -18,10 +18,10 @@ from confidential_ml.server import json_bodies, large_bodies
 from confidential_ml.server.access import guarded
 from confidential_ml.server.body import media_type, read_body
 from confidential_ml.server.errors import HttpError
+from confidential_ml.server.immediate import ImmediateRoute
 from confidential_ml.server.json_response import JsonResponse
 from confidential_ml.server.openapi import BINARY, JSON, Parameter, RouteDescription
-from confidential_ml.server.prompt import PromptRoute
-from confidential_ml.server.single_row_tensor import read_single_row
+from confidential_ml.server.single_row_tensor import SMALL_BODY, read_single_row
 from confidential_ml.server.tensors import InputTensor, Scalar, read_rows
 
 if TYPE_CHECKING:
@@ -182,13 +182,14 @@ def routes(serving: Serving) -> list[Route]:
         found += [
             Route(path, guarded(protocol.model, role="client"), methods=["GET"]),
             Route(f"{path}/ready", guarded(protocol.model_ready, role="client"), methods=["GET"]),
-            PromptRoute(
+            ImmediateRoute(
                 f"{path}/infer",
                 protocol.infer,
                 role="client",
                 clear="cleartext_predict",
-                prompt=protocol.infer_promptly,
+                at_once=protocol.infer_at_once,
                 media_types=_MEDIA_TYPES,
+                most_bytes=SMALL_BODY,
                 content_type=JSON,
             ),
         ]
@@ -256,7 +257,7 @@ class _OpenInference:
             )
         return await large_bodies.run(predictions.nbytes, functools.partial(_answer, predictions, entry, asked))
 
-    def infer_promptly(self, parameters: Mapping[str, str], body: bytes) -> bytes | None:
+    def infer_at_once(self, parameters: Mapping[str, str], body: bytes) -> bytes | None:
         with self._lease(parameters) as live:
             return self._infer_single_row(live, body)
 

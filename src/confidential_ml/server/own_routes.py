@@ -20,11 +20,11 @@ from confidential_ml.server.access import guarded
 from confidential_ml.server.body import media_type, read_body
 from confidential_ml.server.console import page
 from confidential_ml.server.errors import ErrorBody, HttpError
+from confidential_ml.server.immediate import ImmediateRoute
 from confidential_ml.server.json_bodies import Cell
 from confidential_ml.server.json_response import JsonResponse
 from confidential_ml.server.live_models import ModelEntry
 from confidential_ml.server.openapi import BINARY, JSON, Parameter, RouteDescription
-from confidential_ml.server.prompt import PromptRoute
 
 if TYPE_CHECKING:
     from confidential_ml.server.serving import Serving
@@ -97,7 +97,7 @@ def routes(serving: Serving) -> list[Route]:
             return await arrow_stream.respond(serving, request, body)
         return await _predict_json(serving, body)
 
-    def predict_promptly(_: Mapping[str, str], body: bytes) -> bytes | None:
+    def predict_at_once(_: Mapping[str, str], body: bytes) -> bytes | None:
         return _predict_single_row(serving, body)
 
     async def upload(request: Request) -> Response:
@@ -125,13 +125,14 @@ def routes(serving: Serving) -> list[Route]:
         return Response(serving.metrics.text(), media_type=metrics.CONTENT_TYPE)
 
     found = [
-        PromptRoute(
+        ImmediateRoute(
             "/model/predict",
             predict,
             role="client",
             clear="cleartext_predict",
-            prompt=predict_promptly,
+            at_once=predict_at_once,
             media_types=(JSON,),
+            most_bytes=_SMALL_BODY,
             content_type=JSON,
         ),
         Route("/model/upload", guarded(upload, role="owner", clear="cleartext_upload"), methods=["POST"]),
@@ -207,7 +208,7 @@ def _single_row(body: bytes) -> FloatArray | None:
 
     With two quotes there is one name in it, so none is there twice, and no text among the numbers.
     """
-    if len(body) > _SMALL_BODY or body.count(b'"') != 2:
+    if len(body) > _SMALL_BODY or body.count(b'"') != 2 or body.count(b"[") != 1:
         return None
     try:
         # `array` rounds like numpy, but to infinity without a warning.

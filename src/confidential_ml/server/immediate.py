@@ -16,36 +16,38 @@ from typing import TYPE_CHECKING, TypeAlias
 from starlette.routing import BaseRoute, Route
 
 from confidential_ml.server.access import Access, Clear, Endpoint, Headers, guarded
-from confidential_ml.server.body import declared_length, media_type
+from confidential_ml.server.body import media_type
 from confidential_ml.server.hosts import Hosts
 
 if TYPE_CHECKING:
     from confidential_ml.server.serving import Serving
     from confidential_ml.server.settings import Role
 
-__all__ = ["Prompt", "PromptAnswers", "PromptRoute", "Target"]
+__all__ = ["AtOnce", "ImmediateAnswers", "ImmediateRoute", "Target"]
 
-Prompt: TypeAlias = Callable[[Mapping[str, str], bytes], bytes | None]
+AtOnce: TypeAlias = Callable[[Mapping[str, str], bytes], bytes | None]
 """Makes of the parameters in a path and a body the body of the answer, of status 200. It returns None, or raises
 `HttpError`, for what the route's endpoint has to answer; then it must have changed nothing."""
 
-_MOST_BYTES = 1 << 16
 _KEPT_URLS, _LONGEST_URL = 1024, 256
 _PLAIN_URL = re.compile(rb"[A-Za-z0-9/._-]+")
 # With these the answer is another, or there is more to be done than to answer.
-_MEANINGFUL = frozenset({b"expect", b"inference-header-content-length", b"origin", b"transfer-encoding", b"upgrade"})
+_MEANINGFUL = frozenset(
+    {b"content-encoding", b"expect", b"inference-header-content-length", b"origin", b"transfer-encoding"}
+)
+_MOST_DIGITS = 6  # of a length
 
 
-class PromptRoute(Route):
+class ImmediateRoute(Route):
     """A route for POST; the plain ones of its requests are answered without its endpoint.
 
     Parameters
     ----------
     path, endpoint, role, clear
         As of every route; see :func:`guarded`.
-    prompt
+    at_once
         What answers the plain ones.
-    media_types
+    media_types, most_bytes
         Those that the bodies of plain requests may have.
     content_type
         Of their answers.
@@ -58,15 +60,17 @@ class PromptRoute(Route):
         *,
         role: Role,
         clear: Clear | None = None,
-        prompt: Prompt,
+        at_once: AtOnce,
         media_types: tuple[str, ...],
+        most_bytes: int,
         content_type: str,
     ) -> None:
         super().__init__(path, guarded(endpoint, role=role, clear=clear), methods=["POST"])
         self.role: Role = role
         self.clear: Clear | None = clear
-        self.prompt = prompt
+        self.at_once = at_once
         self.media_types = media_types
+        self.most_bytes = most_bytes
         self.content_type = content_type
 
 
@@ -74,13 +78,14 @@ class PromptRoute(Route):
 class Target:
     """What a URL leads to."""
 
-    route: PromptRoute
+    route: ImmediateRoute
     parameters: Mapping[str, str]
+    most_bytes: int  # of a body
     head: bytes  # the headers of its answers, with %d for the length of the body
 
 
-class PromptAnswers:
-    """Answers what can be answered at once. The application has one, as ``app.state.prompt``.
+class ImmediateAnswers:
+    """Answers what can be answered at once. The application has one, as ``app.state.immediate``.
 
     Parameters
     ----------
@@ -98,9 +103,8 @@ class PromptAnswers:
         self._serving = serving
         self._access = access
         self._hosts = hosts
-        self._routes = [route for route in routes if isinstance(route, PromptRoute)]
+        self._routes = [route for route in routes if isinstance(route, ImmediateRoute)]
         self._always = b"".join(b"%b: %b\r\n" % header for header in always)
-        self._most_bytes = min(_MOST_BYTES, serving.settings.limits.body_bytes)
         self._found = functools.lru_cache(maxsize=_KEPT_URLS)(self._find)
 
     def find(self, url: bytes, headers: Headers) -> Target | None:
@@ -113,9 +117,15 @@ class PromptAnswers:
         headers
             Names in lower case.
         """
-        if len(url) > _LONGEST_URL or not _MEANINGFUL.isdisjoint(dict(headers)):
+        given = dict(headers)
+        length = given.get(b"content-length", b"0")
+        if len(url) > _LONGEST_URL or not _MEANINGFUL.isdisjoint(given):
             return None
-        return self._found(url)
+        if not length.isdigit() or len(length) > _MOST_DIGITS:
+            return None
+        target = self._found(url)
+        # The body of one that is too long is not even collected: most of those have many rows.
+        return None if target is None or int(length) > target.most_bytes else target
 
     def answer(self, target: Target, headers: Headers, body: bytes) -> bytes | None:
         """Answer a request, or leave it to the application, which then does everything from the start.
@@ -128,13 +138,12 @@ class PromptAnswers:
         start = time.perf_counter()
         serving, route = self._serving, target.route
         # Nothing else happens before this returns: so a place is looked for, but not taken.
-        if serving.is_ending or len(body) > self._most_bytes or not serving.admission.has_room(len(body)):
+        if serving.is_ending or not serving.admission.has_room(len(body)):
             return None
         try:
             self._hosts.check(headers)
             self._access.check(headers, route.role, route.clear)
-            declared_length(headers)
-            content = route.prompt(target.parameters, body) if media_type(headers) in route.media_types else None
+            content = route.at_once(target.parameters, body) if media_type(headers) in route.media_types else None
         except Exception:
             return None  # the endpoint meets it again, and tells or logs it
         if content is None:
@@ -152,5 +161,6 @@ class PromptAnswers:
                     route.content_type.encode(),
                     self._always,
                 )
-                return Target(route, match.groupdict(), head)
+                most_bytes = min(route.most_bytes, self._serving.settings.limits.body_bytes)
+                return Target(route, match.groupdict(), most_bytes, head)
         return None

@@ -27,7 +27,7 @@ from confidential_ml.server.access import Access
 from confidential_ml.server.admission import Usage
 from confidential_ml.server.connection import ConnectionLimits, protocol_class
 from confidential_ml.server.hosts import Hosts
-from confidential_ml.server.prompt import PromptAnswers, PromptRoute
+from confidential_ml.server.immediate import ImmediateAnswers, ImmediateRoute
 
 FIXTURES = Path(__file__).parent / "fixtures" / "xgboost"
 REGRESSION = (FIXTURES / "xgb-3.4.1.reg.ubj").read_bytes()
@@ -72,8 +72,8 @@ class Transport(asyncio.Transport):
 class Connection:
     """A connection without a socket. Made in the event loop."""
 
-    def __init__(self, app: Any, prompt: PromptAnswers) -> None:
-        protocol = protocol_class(ConnectionLimits(8, 30), prompt)
+    def __init__(self, app: Any, immediate: ImmediateAnswers) -> None:
+        protocol = protocol_class(ConnectionLimits(8, 30), immediate)
         config = uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_config=None, access_log=False)
         config.load()
         self.state = ServerState()
@@ -97,27 +97,27 @@ class Connection:
 
 
 class Ways:
-    """An application, asked with prompt answers and without."""
+    """An application, asked with immediate answers and without."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.app = create_app(load_settings(**settings))
         self.serving: Serving = self.app.state.serving
-        self.prompt: PromptAnswers = self.app.state.prompt
-        self.never_prompt = PromptAnswers(
+        self.immediate: ImmediateAnswers = self.app.state.immediate
+        self.never_immediate = ImmediateAnswers(
             self.serving, Access(self.serving.settings), Hosts(self.serving.settings), [], []
         )
-        self.given: list[bool] = []  # whether each request was answered promptly
-        answer = self.prompt.answer
+        self.given: list[bool] = []  # whether each request was answered at_once
+        answer = self.immediate.answer
 
         def spy(*arguments: Any) -> Any:
             found = answer(*arguments)
             self.given.append(found is not None)
             return found
 
-        self.prompt.answer = spy
+        self.immediate.answer = spy
 
-    async def ask(self, *pieces: bytes, promptly: bool = True) -> bytes:
-        connection = Connection(self.app, self.prompt if promptly else self.never_prompt)
+    async def ask(self, *pieces: bytes, at_once: bool = True) -> bytes:
+        connection = Connection(self.app, self.immediate if at_once else self.never_immediate)
         try:
             return await connection.send(*pieces)
         finally:
@@ -191,7 +191,6 @@ PLAIN = [
     Request(headers={"Content-Type": 'Application/JSON ; charset="utf-8"'}),
     Request(headers={"Host": "127.0.0.1"}),
     Request(headers={"Authorization": f"bEARER  {TOKENS['owner']}"}),
-    Request(headers={"Content-Encoding": "identity"}),
     Request(headers={"Accept": "*/*", "User-Agent": "x", "Accept-Encoding": "gzip", "X-Forwarded-For": "1.2.3.4"}),
     Request(headers={"Connection": "keep-alive"}),
     Request(CONFIDENTIAL, GARBAGE),
@@ -251,15 +250,23 @@ ODD = [
             ["text/plain", "application/json"],
         )
     ],
-    *[Request(headers={"Content-Encoding": value}) for value in ("gzip", "IDENTITY", "")],
+    *[Request(headers={"Content-Encoding": value}) for value in ("identity", "gzip", "IDENTITY", "")],
     *[Request(headers={"Origin": value}) for value in (ORIGIN, "https://other.example", "null")],
     Request(headers={"Expect": "100-continue"}),
     Request(headers={"Expect": "200-ok"}),
-    Request(headers={"Content-Length": f"{len(ROW):025}"}),
+    *[
+        Request(headers={"Content-Length": value})
+        for value in (f"{len(ROW):025}", f"{len(ROW):06}", f"{len(ROW)} ", "+38")
+    ],
+    Request(headers={"Content-Length": [str(len(ROW)), str(len(ROW))]}),
     Request(
         body=b"%x\r\n%b\r\n0\r\n\r\n" % (len(ROW), ROW),
         headers={"Content-Length": None, "Transfer-Encoding": "chunked"},
     ),
+    *[
+        Request(body=body, headers={"Content-Length": None, "Transfer-Encoding": "chunked"})
+        for body in (b"zz\r\n", b"2\r\n{}\r\nzz\r\n", b"2\r\n{}zz\r\n")
+    ],
     *[Request(INFER, TENSOR, {"Inference-Header-Content-Length": value}) for value in ("0", str(len(TENSOR)), "x")],
     Request(INFER, bytes(24), {"Inference-Header-Content-Length": "0"}),
     # Bodies.
@@ -324,9 +331,9 @@ async def compare(ways: Ways, request: Request) -> bytes:
     sent = request.bytes
     cut = sent.find(b"\r\n\r\n") + 4
     found: list[tuple[bytes, dict[str, float]]] = []
-    for pieces, promptly in (((sent,), False), ((sent,), True), ((sent[:cut], sent[cut:]), True)):
+    for pieces, at_once in (((sent,), False), ((sent,), True), ((sent[:cut], sent[cut:]), True)):
         before = ways.counts()
-        answer = await ways.ask(*filter(None, pieces), promptly=promptly)
+        answer = await ways.ask(*filter(None, pieces), at_once=at_once)
         found.append((answer, counted(before, ways.counts())))
     assert found[1] == found[0], request
     assert found[2] == found[0], request
@@ -341,6 +348,7 @@ def test_a_plain_request_is_answered_at_once_as_it_would_be_otherwise(
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n" + DATE)
     assert answer.lower().count(b"x-content-type-options: nosniff") == 1
     assert b"vary: Origin" in answer
+    assert ways.counts()["confidential_ml_rows_total"] == (0 if request_.path == CONFIDENTIAL else 3)
     # In one piece, and in two only if the second has no byte.
     assert ways.given == ([True] if request_.body else [True, True])
 
@@ -450,7 +458,7 @@ def test_a_remote_model_is_answered_at_once_and_each_message_once(ways: Ways, ru
 
 def test_of_requests_in_one_piece_the_first_is_answered_at_once(ways: Ways, runner: asyncio.Runner) -> None:
     async def pipelined() -> None:
-        connection = Connection(ways.app, ways.prompt)
+        connection = Connection(ways.app, ways.immediate)
         other = Request("/nothing").bytes
         plain = [PLAIN[0].bytes, PLAIN[1].bytes]
         connection.protocol.data_received(plain[0] + plain[1] + other + plain[0])
@@ -478,9 +486,27 @@ def test_of_requests_in_one_piece_the_first_is_answered_at_once(ways: Ways, runn
     runner.run(pipelined())
 
 
+@pytest.mark.parametrize(
+    ("url", "is_found"),
+    [
+        (b"/v2/models/m/infer", True),
+        (b"/v2/models/M-._9/versions/12/infer", True),
+        (b"/v2/models/a%2fb/infer", False),
+        (b"/v2/models/m?x/infer", False),
+        (b"/v2/models/m#x/infer", False),
+        (b"/v2/models/m\xe9/infer", False),
+        (b"/v2/models/%b/infer" % (b"m" * 300), False),
+        (b"/model/predict\n", False),
+        (b"/model/upload", False),
+    ],
+)
+def test_only_plain_urls_are_found(ways: Ways, url: bytes, is_found: bool) -> None:
+    assert (ways.immediate.find(url, []) is not None) == is_found
+
+
 def test_a_client_that_takes_no_answers_is_waited_for(ways: Ways, runner: asyncio.Runner) -> None:
     async def paused() -> None:
-        connection = Connection(ways.app, ways.prompt)
+        connection = Connection(ways.app, ways.immediate)
         connection.protocol.pause_writing()
         connection.protocol.data_received(PLAIN[0].bytes)
         for _ in range(100):
@@ -493,9 +519,9 @@ def test_a_client_that_takes_no_answers_is_waited_for(ways: Ways, runner: asynci
     runner.run(paused())
 
 
-def test_a_connection_with_prompt_answers_ends_when_it_is_told_to(ways: Ways, runner: asyncio.Runner) -> None:
+def test_a_connection_with_immediate_answers_ends_when_it_is_told_to(ways: Ways, runner: asyncio.Runner) -> None:
     async def ended() -> None:
-        connection = Connection(ways.app, ways.prompt)
+        connection = Connection(ways.app, ways.immediate)
         await connection.send(PLAIN[0].bytes)
         assert ways.given == [True]
         connection.protocol.shutdown()
@@ -505,7 +531,7 @@ def test_a_connection_with_prompt_answers_ends_when_it_is_told_to(ways: Ways, ru
     runner.run(ended())
 
 
-def test_the_routes_that_take_rows_most_often_are_prompt(ways: Ways) -> None:
-    paths = {route.path for route in ways.app.routes if isinstance(route, PromptRoute)}
+def test_the_routes_that_take_rows_most_often_are_immediate(ways: Ways) -> None:
+    paths = {route.path for route in ways.app.routes if isinstance(route, ImmediateRoute)}
     infer = "/v2/models/{model_id}"
     assert paths == {PREDICT, CONFIDENTIAL, f"{infer}/infer", f"{infer}/versions/{{version}}/infer"}
