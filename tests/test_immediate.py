@@ -87,8 +87,9 @@ class Connection:
         """Send pieces of bytes, and wait until all that was asked is answered."""
         for piece in pieces:
             self.protocol.data_received(piece)
-        while self.state.tasks:
-            await asyncio.wait(self.state.tasks)
+        async with asyncio.timeout(20):
+            while self.state.tasks:
+                await asyncio.wait(self.state.tasks)
         found, self.transport.written = self.transport.written, b""
         return found
 
