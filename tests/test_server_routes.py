@@ -348,14 +348,18 @@ def test_predictions_have_the_bits_and_shape_of_the_model(ask: Asked, data: byte
 def test_the_short_way_and_the_long_way_read_the_same(ask: Asked) -> None:
     """A row alone in its body is read by other code; numbers at every edge must come out alike."""
     ask.upload(model_id="m")
-    seen: list[bytes] = []
-    real = ask.serving.predict
+    seen: list[tuple[str, bytes]] = []
+    long_way, short_way = ask.serving.predict, ask.serving.predict_row
 
-    async def spy(rows: Any, **arguments: Any) -> Any:
-        seen.append(rows.tobytes())
-        return await real(rows, **arguments)
+    async def spy_on_long(rows: Any, **arguments: Any) -> Any:
+        seen.append(("long", rows.tobytes()))
+        return await long_way(rows, **arguments)
 
-    ask.serving.predict = spy  # type: ignore[method-assign]
+    def spy_on_short(live: Any, row: Any) -> Any:
+        seen.append(("short", row.tobytes()))
+        return short_way(live, row)
+
+    ask.serving.predict, ask.serving.predict_row = spy_on_long, spy_on_short  # type: ignore[method-assign]
     edges = [
         "1",
         "0.1",
@@ -371,9 +375,10 @@ def test_the_short_way_and_the_long_way_read_the_same(ask: Asked) -> None:
         numbers = ", ".join(edges[start : start + 6])
         for body in (f'{{"features": [{numbers}]}}', f'{{"features": [{numbers}], "output_margin": false}}'):
             assert ask.predict(body.encode()).status_code == 200
-        assert seen[-1] == seen[-2]
+        assert [way for way, _ in seen[-2:]] == ["short", "long"]
+        assert seen[-1][1] == seen[-2][1]
     ask.predict({"features": [1.0, None, True, "NaN", "-Infinity", 2]})
-    row = np.frombuffer(seen[-1], dtype=np.float32)
+    row = np.frombuffer(seen[-1][1], dtype=np.float32)
     assert row.tobytes() == np.array([1, np.nan, 1, np.nan, -np.inf, 2], dtype=np.float32).tobytes()
 
 
@@ -592,7 +597,7 @@ def test_names_can_be_allowed(ask_with: Callable[..., Asked]) -> None:
 def test_more_requests_than_places_are_told_to_come_again(ask_with: Callable[..., Asked]) -> None:
     ask = ask_with(limits={"requests": 2})
     ask.upload(model_id="m")
-    row = json.dumps({"features": [0.0] * 6}).encode()
+    row = json.dumps({"features": [0.0] * 6, "model_id": "m"}).encode()  # more than a row: not answered at once
     go_on = asyncio.Event()
     real = ask.serving.predict
 
@@ -686,7 +691,7 @@ def test_a_defect_tells_its_number_and_nothing_else(ask: Asked, caplog: pytest.L
 
     ask.upload(model_id="m")
     ask.serving.predict = fail  # type: ignore[method-assign]
-    answer = ask.predict({"features": [0.0] * 6})
+    answer = ask.predict({"features": [0.0] * 6, "model_id": "m"})
     assert error_of(answer) == (500, "internal")
     assert "secret" not in answer.text
     identifier = answer.json()["error"]["message"].split()[-1]

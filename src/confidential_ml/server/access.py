@@ -16,9 +16,10 @@ from confidential_ml.server.errors import HttpError
 if TYPE_CHECKING:
     from confidential_ml.server.settings import Role, ServerSettings
 
-__all__ = ["Access", "Clear", "Endpoint", "guarded"]
+__all__ = ["Access", "Clear", "Endpoint", "Headers", "guarded"]
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+Headers: TypeAlias = list[tuple[bytes, bytes]]
 Clear: TypeAlias = Literal["cleartext_predict", "cleartext_upload"]
 
 _SCHEME = b"bearer "
@@ -37,13 +38,13 @@ class Access:
             for role in ("owner", "client", "metrics")
         }
 
-    def check(self, request: Request, role: Role, clear: Clear | None = None) -> None:
+    def check(self, headers: Headers, role: Role, clear: Clear | None = None) -> None:
         """Let a request pass, or raise.
 
         Parameters
         ----------
-        request
-            The request.
+        headers
+            Of the request, names in lower case.
         role
             Who may make it.
         clear
@@ -62,7 +63,7 @@ class Access:
             )
         if role in self._anonymous:
             return
-        roles = self._roles_of(request)
+        roles = self._roles_of(headers)
         if role in roles or (role == "client" and "owner" in roles):
             return
         if roles:
@@ -74,8 +75,8 @@ class Access:
             {"WWW-Authenticate": "Bearer"},
         )
 
-    def _roles_of(self, request: Request) -> frozenset[str]:
-        given = [value for name, value in request.scope["headers"] if name == b"authorization"]
+    def _roles_of(self, headers: Headers) -> frozenset[str]:
+        given = [value for name, value in headers if name == b"authorization"]
         if len(given) != 1 or given[0][: len(_SCHEME)].lower() != _SCHEME:
             return frozenset()
         digest = hashlib.sha256(given[0][len(_SCHEME) :].strip()).digest()
@@ -92,7 +93,7 @@ def guarded(endpoint: Endpoint, *, role: Role | Literal["open"], clear: Clear | 
 
     @functools.wraps(endpoint)
     async def guarded_endpoint(request: Request) -> Response:
-        request.scope["app"].state.access.check(request, role, clear)
+        request.scope["app"].state.access.check(request.scope["headers"], role, clear)
         return await endpoint(request)
 
     return guarded_endpoint

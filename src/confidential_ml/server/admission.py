@@ -57,6 +57,10 @@ class Admission:
         self.requests += 1
         usage.is_admitted = True
 
+    def has_room(self, count: int) -> bool:
+        """Whether a request with a body of so many bytes would be taken on now."""
+        return self.requests < self._max_requests and self.bytes + count <= self._max_bytes
+
     def leave(self, usage: Usage) -> None:
         """Give everything back."""
         self.bytes -= usage.byte_count

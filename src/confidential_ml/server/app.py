@@ -23,7 +23,9 @@ from confidential_ml.server import (
 )
 from confidential_ml.server.access import Access
 from confidential_ml.server.errors import HttpError, error_response
-from confidential_ml.server.front import Forms, Front, form_of
+from confidential_ml.server.front import Forms, Front, Origins, form_of
+from confidential_ml.server.hosts import Hosts
+from confidential_ml.server.immediate import ImmediateAnswers
 from confidential_ml.server.serving import Serving
 from confidential_ml.server.settings import ServerSettings, load_settings
 
@@ -88,15 +90,18 @@ def create_app(settings: ServerSettings | None = None, *, serving: Serving | Non
         anonymous=served.settings.unsafe.anonymous,
     )
     routes += openapi.routes(document)
+    access, hosts = Access(served.settings), Hosts(served.settings)
+    origins = Origins(served.settings.allowed_origins)
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(Front, serving=served, routes=routes, forms=_FORMS)],
+        middleware=[Middleware(Front, serving=served, hosts=hosts, origins=origins, routes=routes, forms=_FORMS)],
         exception_handlers={HttpError: _answer_refusal, HTTPException: _answer_starlette},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
     app.state.serving = served
-    app.state.access = Access(served.settings)
+    app.state.access = access
+    app.state.immediate = ImmediateAnswers(served, access, hosts, routes, origins.headers_for([]))
     return app
 
 

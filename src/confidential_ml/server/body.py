@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from starlette.requests import ClientDisconnect, Request
 
+from confidential_ml.server.access import Headers
 from confidential_ml.server.admission import Admission, Usage
 from confidential_ml.server.errors import HttpError
 
@@ -96,15 +97,20 @@ async def _received(request: Request, limit: Limit, admission: Admission, usage:
             return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def media_type(request: Request) -> str:
+def media_type(headers: Headers) -> str:
     """The media type of a body in lower case, empty without one.
+
+    Parameters
+    ----------
+    headers
+        Of the request, names in lower case.
 
     Raises
     ------
     HttpError
         415 ``media_type_wrong`` if it has another parameter than ``charset=utf-8``.
     """
-    for name, value in request.scope["headers"]:
+    for name, value in headers:
         if name == b"content-type":
             return _parsed_media_type(value[:_LONGEST_TYPE])
     return ""
@@ -119,7 +125,7 @@ def _parsed_media_type(header: bytes) -> str:
     return kind.strip()
 
 
-def _declared_length(headers: list[tuple[bytes, bytes]]) -> int | None:
+def _declared_length(headers: Headers) -> int | None:
     length = None
     for name, value in headers:
         if name == b"content-length":

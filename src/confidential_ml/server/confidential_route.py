@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
@@ -9,9 +10,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from confidential_ml.protocol import REQUEST_OVERHEAD
-from confidential_ml.server.access import guarded
 from confidential_ml.server.body import media_type, read_body
 from confidential_ml.server.errors import ErrorBody, HttpError
+from confidential_ml.server.immediate import ImmediateRoute
 from confidential_ml.server.openapi import BINARY, RouteDescription
 from confidential_ml.server.serving import is_provision
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["descriptions", "routes"]
 
 OCTETS = "application/octet-stream"
+_SMALL_MESSAGE = 1 << 16
 _OVERHEAD = REQUEST_OVERHEAD + 4  # of a message besides the padded plaintext, which is what the limits are about
 
 
@@ -29,19 +31,32 @@ def routes(serving: Serving) -> list[Route]:
     limits = serving.settings.limits
 
     async def confidential(request: Request) -> Response:
-        if media_type(request) != OCTETS:
+        if media_type(request.scope["headers"]) != OCTETS:
             raise HttpError(415, "media_type_wrong", f"a message is sent as {OCTETS}")
 
         def limit(head: bytes) -> int:
             if not is_provision(head):
                 return limits.body_bytes + _OVERHEAD
             # Only now is it known that the message brings a model.
-            request.scope["app"].state.access.check(request, "owner")
+            request.scope["app"].state.access.check(request.scope["headers"], "owner")
             return limits.model_bytes + _OVERHEAD
 
         return _Reply(await serving.answer(await read_body(request, limit)))
 
-    return [Route("/confidential", guarded(confidential, role="client"), methods=["POST"])]
+    def at_once(_: Mapping[str, str], message: bytes) -> bytes | None:
+        return serving.answer_at_once(message)
+
+    return [
+        ImmediateRoute(
+            "/confidential",
+            confidential,
+            role="client",
+            at_once=at_once,
+            media_types=(OCTETS,),
+            most_bytes=_SMALL_MESSAGE,
+            content_type=OCTETS,
+        )
+    ]
 
 
 class _Reply(Response):

@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from confidential_ml.server.body import REFUSAL, too_late
 from confidential_ml.server.errors import ERROR_HEADER, HttpError, own_form
+from confidential_ml.server.immediate import ImmediateAnswers, Target
 
 _GRACE_SECONDS = 5.0
 _VERSIONS = frozenset({"1.0", "1.1"})
@@ -43,17 +44,19 @@ class ConnectionLimits:
     pipelined: int = 64
 
 
-def protocol_class(limits: ConnectionLimits) -> type[asyncio.Protocol]:
-    """The protocol of uvicorn with these limits."""
+def protocol_class(limits: ConnectionLimits, immediate: ImmediateAnswers) -> type[asyncio.Protocol]:
+    """The protocol of uvicorn with these limits; the application is asked for what `immediate` does not answer."""
 
     class LimitedProtocol(_LimitedProtocol):
         connection_limits = limits
+        immediate_answers = immediate
 
     return LimitedProtocol
 
 
 class _LimitedProtocol(HttpToolsProtocol):
     connection_limits: ConnectionLimits
+    immediate_answers: ImmediateAnswers
 
     # ---- a request comes in -----------------------------------------------------------------------------------------
 
@@ -65,6 +68,9 @@ class _LimitedProtocol(HttpToolsProtocol):
         self._is_refusal_owed = False  # to be said after the answers to the requests before
         self._is_in_head, self._is_in_request = True, False
         self._head_bytes = 0  # since the last byte of a body: of a head, or of chunks' sizes and trailers
+        self._is_one_answered = False  # for the piece of bytes that is being read
+        self._held: Target | None = None  # what the application is not yet told of: perhaps it is answered at_once
+        self._held_body = b""
         if len(self.connections) > self.connection_limits.connections:
             self._refuse(HttpError(503, "busy", "too many connections; come again later", {"Retry-After": "1"}))
             return
@@ -79,7 +85,10 @@ class _LimitedProtocol(HttpToolsProtocol):
         if self._refusal is not None:
             return
         self._head_bytes += len(data)
+        self._is_one_answered = False
         super().data_received(data)
+        if self._held is not None:
+            self._let_go()
         if self._refusal is not None or self.transport.is_closing():
             return
         if self._head_bytes > self.connection_limits.head_bytes:
@@ -101,11 +110,13 @@ class _LimitedProtocol(HttpToolsProtocol):
         limits = self.connection_limits
         if self.parser.get_http_version() not in _VERSIONS:
             raise _RefusedError
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        hosts, size = 0, len(self.url)
+        for name, value in self.headers:
+            hosts += name == b"host"
+            size += len(name) + len(value) + 4
         if len(self.headers) > limits.head_lines or size > limits.head_bytes:
             self._refusal = _head_too_large()
             raise _RefusedError
-        hosts = sum(name == b"host" for name, _ in self.headers)
         if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
             # RFC 9112, 3.2. What stands between client and server might go by another one than this server.
             self._refusal = HttpError(400, "body_malformed", "a request has one header Host")
@@ -119,17 +130,27 @@ class _LimitedProtocol(HttpToolsProtocol):
             self._refusal = HttpError(400, "body_malformed", "this server speaks HTTP/1.1 alone; send no Upgrade")
             raise _RefusedError
         self.scope[REFUSAL] = None  # type: ignore[literal-required]
-        super().on_headers_complete()
+        self._held = self._immediate_target()
+        if self._held is None:
+            self._begin()
         self._is_in_head, self._head_bytes = False, 0
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
-        super().on_body(body)
+        if self._held is None:
+            super().on_body(body)
+        else:
+            self._held_body += body
 
     def on_message_complete(self) -> None:
-        super().on_message_complete()
+        answer = self._immediate_answer()
+        if answer is None:
+            super().on_message_complete()
         self._is_in_head, self._is_in_request, self._head_bytes = True, False, 0
         self._disarm()
+        if answer is not None:
+            self.transport.write(answer)
+            self.on_response_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # the parser's own words tell nothing
         """Also called when :meth:`on_headers_complete` has raised."""
@@ -139,6 +160,42 @@ class _LimitedProtocol(HttpToolsProtocol):
 
     def _unsupported_upgrade_warning(self) -> None:
         """Nothing: it would be a line in the log for whoever asks."""
+
+    # ---- a request that is all there is answered at once ------------------------------------------------------------
+
+    def _immediate_target(self) -> Target | None:
+        """Where a request leads that may be answered when its last byte is read, if that is in this piece of bytes."""
+        is_next = self.cycle is None or self.cycle.response_complete
+        # One for each piece: who sends many requests in one does not keep the other connections waiting.
+        if self._is_one_answered or not is_next or self.flow.write_paused or self.parser.get_method() != b"POST":
+            return None
+        if self.parser.get_http_version() != "1.1" or not self.parser.should_keep_alive():
+            return None
+        return self.immediate_answers.find(self.url, self.headers)
+
+    def _immediate_answer(self) -> bytes | None:
+        if self._held is None:
+            return None
+        content = self.immediate_answers.answer(self._held, self.headers, self._held_body)
+        if content is None:
+            self._let_go()
+            return None
+        self._held, self._held_body, self._is_one_answered = None, b"", True
+        lines = [b"%b: %b\r\n" % header for header in self.server_state.default_headers]
+        return b"".join([b"HTTP/1.1 200 OK\r\n", *lines, content])
+
+    def _let_go(self) -> None:
+        """Tell the application of what was held back."""
+        body, self._held, self._held_body = self._held_body, None, b""
+        self._begin()
+        if body:
+            super().on_body(body)
+
+    def _begin(self) -> None:
+        """Tell the application that there is a request."""
+        # After a immediate answer in the same piece of bytes the connection is taken for idle.
+        self._unset_keepalive_if_required()
+        super().on_headers_complete()
 
     # ---- time is over -----------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from confidential_ml.server.access import Headers
 from confidential_ml.server.admission import Usage
 from confidential_ml.server.body import USAGE
 from confidential_ml.server.errors import ErrorForm, HttpError, error_response, own_form
@@ -21,7 +22,7 @@ from confidential_ml.server.hosts import Hosts
 if TYPE_CHECKING:
     from confidential_ml.server.serving import Serving
 
-__all__ = ["Front", "form_of"]
+__all__ = ["Front", "Origins", "form_of"]
 
 _DISCONNECTED = 499  # as nginx has it: the client went away before there was an answer
 _KEPT_PATHS, _LONGEST_KEPT_PATH = 1024, 256
@@ -52,17 +53,17 @@ def form_of(path: str, forms: Forms) -> ErrorForm:
     return own_form
 
 
-class _Origins:
+class Origins:
     """Leave for pages from elsewhere to ask this server (docs/http.md 7)."""
 
     def __init__(self, allowed: list[str]) -> None:
         self._allowed = {origin.encode("ascii") for origin in allowed}
 
-    def headers_for(self, scope: Scope) -> list[tuple[bytes, bytes]]:
-        """What every answer has besides."""
+    def headers_for(self, headers: Headers) -> Headers:
+        """What every answer has besides, to a request with these headers."""
         if not self._allowed:
             return _ALWAYS
-        origin = dict(scope["headers"]).get(b"origin")
+        origin = dict(headers).get(b"origin")
         leave = [(b"access-control-allow-origin", origin)] if origin in self._allowed else []
         return [*_ALWAYS, (b"vary", b"Origin"), *leave]
 
@@ -74,12 +75,14 @@ class _Origins:
 class Front:
     """Middleware without a task or a queue of its own, unlike `BaseHTTPMiddleware`: one coroutine and one closure."""
 
-    def __init__(self, app: ASGIApp, serving: Serving, routes: list[Route], forms: Forms) -> None:
+    def __init__(
+        self, app: ASGIApp, serving: Serving, hosts: Hosts, origins: Origins, routes: list[Route], forms: Forms
+    ) -> None:
         self._app = app
         self._serving = serving
         self._forms = forms
-        self._hosts = Hosts(serving.settings)
-        self._origins = _Origins(serving.settings.allowed_origins)
+        self._hosts = hosts
+        self._origins = origins
         self._routes = routes
         self._direct = {
             (method, route.path): route for route in routes if "{" not in route.path for method in route.methods or ()
@@ -94,7 +97,7 @@ class Front:
             return
         start = time.perf_counter()
         status = 0
-        headers = self._origins.headers_for(scope)
+        headers = self._origins.headers_for(scope["headers"])
 
         async def observed(message: Message) -> None:
             nonlocal status

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+from confidential_ml.server.access import Headers
 from confidential_ml.server.errors import HttpError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Hosts:
         self._allowed = {*_LOOPBACK, own.lower(), *settings.allowed_hosts} if is_restricted else None
         self._is_allowed = functools.lru_cache(maxsize=_KEPT)(self._look_up)
 
-    def check(self, headers: list[tuple[bytes, bytes]]) -> None:
+    def check(self, headers: Headers) -> None:
         """Raise `HttpError` 421 ``host_unknown`` for another name, for none and for several.
 
         Parameters

@@ -116,7 +116,7 @@ class _Scoring:
         return Response(confidential_ml.__version__, media_type="text/plain")
 
     async def invocations(self, request: Request) -> Response:
-        kind = media_type(request)
+        kind = media_type(request.scope["headers"])
         if kind not in (JSON, CSV, arrow_stream.MEDIA_TYPE):
             raise HttpError(415, "media_type_wrong", f"send {JSON}, {CSV} or {arrow_stream.MEDIA_TYPE}")
         limits = self._serving.settings.limits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +18,7 @@ from confidential_ml.server import json_bodies, large_bodies
 from confidential_ml.server.access import guarded
 from confidential_ml.server.body import media_type, read_body
 from confidential_ml.server.errors import HttpError
+from confidential_ml.server.immediate import ImmediateRoute
 from confidential_ml.server.json_response import JsonResponse
 from confidential_ml.server.openapi import BINARY, JSON, Parameter, RouteDescription
 from confidential_ml.server.single_row_tensor import SMALL_BODY, read_single_row
@@ -26,12 +27,13 @@ from confidential_ml.server.tensors import InputTensor, Scalar, read_rows
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from confidential_ml.server.live_models import Lease
+    from confidential_ml.server.live_models import Lease, LiveModel
     from confidential_ml.server.serving import ModelEntry, Serving
 
 __all__ = ["descriptions", "error_form", "routes"]
 
 OCTETS = "application/octet-stream"
+_MEDIA_TYPES = ("", JSON, OCTETS)  # Triton's own clients name none
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 _OUTPUT = "predict"
 _EXTENSIONS = ("binary_tensor_data", "model_repository")
@@ -177,11 +179,19 @@ def routes(serving: Serving) -> list[Route]:
         Route("/v2/repository/index", guarded(protocol.index, role="client"), methods=["POST"]),
     ]
     for path in (_PATH, _VERSION_PATH):
-        infer = guarded(protocol.infer, role="client", clear="cleartext_predict")
         found += [
             Route(path, guarded(protocol.model, role="client"), methods=["GET"]),
             Route(f"{path}/ready", guarded(protocol.model_ready, role="client"), methods=["GET"]),
-            Route(f"{path}/infer", infer, methods=["POST"]),
+            ImmediateRoute(
+                f"{path}/infer",
+                protocol.infer,
+                role="client",
+                clear="cleartext_predict",
+                at_once=protocol.infer_at_once,
+                media_types=_MEDIA_TYPES,
+                most_bytes=SMALL_BODY,
+                content_type=JSON,
+            ),
         ]
     return found
 
@@ -231,12 +241,13 @@ class _OpenInference:
         header_length = _header_length(request)
         body = await read_body(request, limits.body_bytes)
         # To the end: the version that was current may be deleted meanwhile, which must not fail who named none.
-        with self._lease(request) as live:
+        with self._lease(request.path_params) as live:
+            content = self._infer_single_row(live, body) if header_length is None else None
+            if content is not None:
+                return JsonResponse(content)
             entry = live.entry
-            asked = _read_quickly(body, entry.n_features) if header_length is None else None
-            if asked is None:
-                read = functools.partial(_read, body, header_length, entry.n_features, limits.rows)
-                asked = await large_bodies.run(len(body), read)
+            read = functools.partial(_read, body, header_length, entry.n_features, limits.rows)
+            asked = await large_bodies.run(len(body), read)
             predictions = await self._serving.predict_with(
                 live,
                 asked.rows,
@@ -246,17 +257,31 @@ class _OpenInference:
             )
         return await large_bodies.run(predictions.nbytes, functools.partial(_answer, predictions, entry, asked))
 
+    def infer_at_once(self, parameters: Mapping[str, str], body: bytes) -> bytes | None:
+        with self._lease(parameters) as live:
+            return self._infer_single_row(live, body)
+
+    def _infer_single_row(self, live: LiveModel, body: bytes) -> bytes | None:
+        """The answer to a body of one row of FP32 in one input, the most frequent one; None for every other."""
+        found = read_single_row(body, live.entry.n_features)
+        values = None if found is None else self._serving.predict_row(live, found[0])
+        if found is None or values is None:
+            return None
+        output = OutputTensor(_OUTPUT, "FP32", [1, values.size])
+        answer = InferAnswer(live.entry.model_id, str(live.entry.version), [output], found[1])
+        return _written(answer, output, values.reshape(-1))
+
     def _entry(self, request: Request) -> ModelEntry:
-        with self._lease(request) as live:
+        with self._lease(request.path_params) as live:
             return live.entry
 
-    def _lease(self, request: Request) -> Lease:
+    def _lease(self, parameters: Mapping[str, str]) -> Lease:
         """The model that the path names."""
-        version = request.path_params.get("version")
+        version = parameters.get("version")
         if version is not None and not _DIGITS.fullmatch(version):
             raise HttpError(404, "model_unknown", "a model's version is a whole number; GET /models lists them")
         number = None if version is None else int(version)
-        return self._serving.lease(request.path_params["model_id"], number)
+        return self._serving.lease(parameters["model_id"], number)
 
 
 def _json(value: object) -> Response:
@@ -264,8 +289,7 @@ def _json(value: object) -> Response:
 
 
 def _check_media_type(request: Request) -> None:
-    # Triton's own clients name none.
-    if media_type(request) not in ("", JSON, OCTETS):
+    if media_type(request.scope["headers"]) not in _MEDIA_TYPES:
         raise HttpError(415, "media_type_wrong", f"send {JSON}, or {OCTETS} for binary tensors")
 
 
@@ -277,11 +301,6 @@ def _header_length(request: Request) -> int | None:
     if len(given) > 1 or not _DIGITS.fullmatch(given[0]):
         raise HttpError(400, "parameter_invalid", f"{_HEADER_LENGTH} must be one whole number of bytes")
     return int(given[0])
-
-
-def _read_quickly(body: bytes, n_features: int) -> _Asked | None:
-    found = read_single_row(body, n_features) if len(body) <= SMALL_BODY else None
-    return None if found is None else _Asked(*found, is_binary=False, output_margin=False, iteration_range=None)
 
 
 def _read(body: bytes, header_length: int | None, n_features: int, max_rows: int) -> _Asked:

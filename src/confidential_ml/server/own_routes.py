@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -19,6 +20,7 @@ from confidential_ml.server.access import guarded
 from confidential_ml.server.body import media_type, read_body
 from confidential_ml.server.console import page
 from confidential_ml.server.errors import ErrorBody, HttpError
+from confidential_ml.server.immediate import ImmediateRoute
 from confidential_ml.server.json_bodies import Cell
 from confidential_ml.server.json_response import JsonResponse
 from confidential_ml.server.live_models import ModelEntry
@@ -87,7 +89,7 @@ def routes(serving: Serving) -> list[Route]:
     """The routes; the busiest first."""
 
     async def predict(request: Request) -> Response:
-        kind = media_type(request)
+        kind = media_type(request.scope["headers"])
         if kind not in (JSON, arrow_stream.MEDIA_TYPE):
             raise HttpError(415, "media_type_wrong", f"send {JSON} or {arrow_stream.MEDIA_TYPE}")
         body = await read_body(request, serving.settings.limits.body_bytes)
@@ -95,8 +97,11 @@ def routes(serving: Serving) -> list[Route]:
             return await arrow_stream.respond(serving, request, body)
         return await _predict_json(serving, body)
 
+    def predict_at_once(_: Mapping[str, str], body: bytes) -> bytes | None:
+        return _predict_single_row(serving, body)
+
     async def upload(request: Request) -> Response:
-        if media_type(request) not in _UPLOAD_TYPES:
+        if media_type(request.scope["headers"]) not in _UPLOAD_TYPES:
             raise HttpError(415, "media_type_wrong", f"send the model as one of {', '.join(_UPLOAD_TYPES)}")
         query = _query(request, ("model_id", "version"))
         version = _version(query["version"]) if "version" in query else None
@@ -120,7 +125,16 @@ def routes(serving: Serving) -> list[Route]:
         return Response(serving.metrics.text(), media_type=metrics.CONTENT_TYPE)
 
     found = [
-        Route("/model/predict", guarded(predict, role="client", clear="cleartext_predict"), methods=["POST"]),
+        ImmediateRoute(
+            "/model/predict",
+            predict,
+            role="client",
+            clear="cleartext_predict",
+            at_once=predict_at_once,
+            media_types=(JSON,),
+            most_bytes=_SMALL_BODY,
+            content_type=JSON,
+        ),
         Route("/model/upload", guarded(upload, role="owner", clear="cleartext_upload"), methods=["POST"]),
         Route("/health", health, methods=["GET"]),
         Route("/models", guarded(models, role="client"), methods=["GET"]),
@@ -165,10 +179,9 @@ def _health(serving: Serving) -> Health:
 
 
 async def _predict_json(serving: Serving, body: bytes) -> Response:
-    row = _single_row(body) if len(body) <= _SMALL_BODY else None
-    if row is not None:
-        values, entry = await serving.predict(row)
-        return JsonResponse(_written(values, entry, is_one_row=True))
+    content = _predict_single_row(serving, body)
+    if content is not None:
+        return JsonResponse(content)
     asked, rows, is_one_row = await large_bodies.run(len(body), lambda: _read(body, serving.settings.limits.rows))
     values, entry = await serving.predict(
         rows,
@@ -180,12 +193,22 @@ async def _predict_json(serving: Serving, body: bytes) -> Response:
     return JsonResponse(await large_bodies.run(values.nbytes, lambda: _written(values, entry, is_one_row=is_one_row)))
 
 
+def _predict_single_row(serving: Serving, body: bytes) -> bytes | None:
+    """The answer to a body of one row and nothing else, the most frequent one; None for every other."""
+    row = _single_row(body)
+    if row is None:
+        return None
+    with serving.lease(None, None) as live:
+        values = serving.predict_row(live, row)
+        return None if values is None else _written(values, live.entry, is_one_row=True)
+
+
 def _single_row(body: bytes) -> FloatArray | None:
-    """The row of a body with nothing else in it, the most frequent one; None if it has to be read with care.
+    """The row of a body with nothing else in it; None if it has to be read with care.
 
     With two quotes there is one name in it, so none is there twice, and no text among the numbers.
     """
-    if body.count(b'"') != 2:
+    if len(body) > _SMALL_BODY or body.count(b'"') != 2 or body.count(b"[") != 1:
         return None
     try:
         # `array` rounds like numpy, but to infinity without a warning.

@@ -113,7 +113,7 @@ def _connection_limits(settings: ServerSettings) -> ConnectionLimits:
 def _config(settings: ServerSettings, app: Starlette, limits: ConnectionLimits) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
-        http=protocol_class(limits),
+        http=protocol_class(limits, app.state.immediate),
         loop="auto",
         ws="none",
         lifespan="on",

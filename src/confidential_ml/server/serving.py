@@ -254,19 +254,41 @@ class Serving:
         self.metrics.rows.inc(count)
         return values
 
+    def predict_row(self, live: LiveModel, row: FloatArray) -> FloatArray | None:
+        """As :meth:`predict_with`, one row, at once.
+
+        Returns
+        -------
+        numpy.ndarray
+            The values; None if that would take too long for the event loop, or the row does not fit the model.
+        """
+        if row.shape != (1, live.entry.n_features) or live.model.info.n_nodes > _INLINE_WORK:
+            return None
+        values = live.model.predict(row)
+        self.metrics.rows.inc()
+        return values
+
     # ---- confidential requests and evidence -------------------------------------------------------------------------
 
     async def answer(self, message: bytes) -> bytes:
         """The reply to a message of docs/protocol.md 7."""
+        reply = self.answer_at_once(message)
+        if reply is not None:
+            return reply
         if is_evidence(message):
             self.metrics.attestations.inc()
             return await self._in_thread(self._attestations, lambda: self.endpoint.handle(message))
         if is_provision(message):
             return await self._in_thread(self._changes, lambda: self.endpoint.handle(message))
-        # Which model the rows are for nobody but the enclave knows: at most the one with the most work for a byte.
-        if len(message) * self._live.most_nodes_per_byte <= _INLINE_WORK:
-            return self.endpoint.handle(message)
         return await self._in_thread(self._threads, lambda: self.endpoint.handle(message))
+
+    def answer_at_once(self, message: bytes) -> bytes | None:
+        """The reply to a message that brings rows; None if that would take too long for the event loop."""
+        # Which model they are for nobody but the enclave knows: at most the one with the most work for a byte.
+        work = len(message) * self._live.most_nodes_per_byte
+        if work > _INLINE_WORK or is_evidence(message) or is_provision(message):
+            return None
+        return self.endpoint.handle(message)
 
     async def evidence(self, nonce: bytes) -> bytes:
         """Quote and claims, with the nonce in the claims."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from typing import Literal
 
@@ -17,6 +18,10 @@ _MOST_FEATURES = 64  # above, numpy looks at the numbers faster
 # Of the five names, which are all needed, and of the two texts; an id makes one name and one text more.
 _QUOTES, _QUOTES_OF_ID = 14, 4
 _SMALLEST_NORMAL_EXPONENT = 1023 - 126  # of float32, as float64 have it
+
+
+# Of one row, or of none that has to be read for that; to read many rows in vain would take long.
+_ONE_ROW = re.compile(rb'"shape"[ \t\r\n]*:[ \t\r\n]*\[[ \t\r\n]*1[ \t\r\n]*,')
 
 
 class _Tensor(msgspec.Struct, forbid_unknown_fields=True):
@@ -50,6 +55,8 @@ def read_single_row(body: bytes, n_features: int) -> tuple[FloatArray, str | msg
         The row, float32, shape (1, `n_features`), and the id; None for every body that has to be read with care, also
         for those that are refused then.
     """
+    if len(body) > SMALL_BODY or not _ONE_ROW.search(body):
+        return None
     try:
         found = _DECODER.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
