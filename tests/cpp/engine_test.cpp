@@ -73,6 +73,28 @@ TEST(Engine, EqualsTheWalkOnManyFeatures) {
   EXPECT_EQ(0u, differences(margins_of(plain, {0, 200}, rows, {}), margins_of(forest, {0, 200}, rows, {})));
 }
 
+// More conditions than there may be: complete parts look at columns then, however many rows there are.
+TEST(Engine, EqualsTheWalkWithTooManyConditions) {
+  Random random(6);
+  BuiltModel model;
+  model.feature_count = 40;
+  for (uint32_t t = 0; t < 600; ++t) {
+    BuiltTree tree = complete_tree(8);
+    for (BuiltNode& node : tree.nodes) {
+      node.feature = node.is_leaf ? 0 : random.below(model.feature_count);
+      node.value = random.number() + static_cast<float>(random.below(1u << 16)) * 0x1p-10f;
+    }
+    model.rounds.push_back({tree});
+  }
+  EXPECT_EQ(0u, make_plan(parsed(model)).condition_count);
+  const PlainForest plain(parsed(model));
+  const Forest forest(parsed(model));
+  const Floats rows = engine_rows(model, 300, &random);
+  EXPECT_EQ(0u, differences(margins_of(plain, {0, 600}, rows, {}), margins_of(forest, {0, 600}, rows, {})));
+  model.rounds.resize(100);
+  EXPECT_NE(0u, make_plan(parsed(model)).condition_count);
+}
+
 TEST(Engine, AnswersForAnyRangeOfRounds) {
   const BuiltModel model = engine_models(1)[8].model;
   const PlainForest plain(parsed(model));

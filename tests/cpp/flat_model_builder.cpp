@@ -249,4 +249,18 @@ BuiltTree chain(uint32_t depth) {
   return tree;
 }
 
+BuiltTree complete_tree(uint32_t depth) {
+  BuiltTree tree;
+  tree.nodes.resize((size_t{2} << depth) - 1);
+  for (size_t i = 0; i < tree.nodes.size(); ++i) {
+    BuiltNode& node = tree.nodes[i];
+    node.value = static_cast<float>(i) * 0.25f;
+    node.is_leaf = 2 * i + 2 >= tree.nodes.size();
+    if (node.is_leaf) continue;
+    node.left = 2 * i + 1;
+    node.right = 2 * i + 2;
+  }
+  return tree;
+}
+
 }  // namespace confidential_ml::test

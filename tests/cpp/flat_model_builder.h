@@ -88,4 +88,7 @@ BuiltModel random_model(Kind kind, uint64_t seed);
 // A tree in which every left child is a leaf: `depth` edges from the root to the deepest leaf.
 BuiltTree chain(uint32_t depth);
 
+// All leaves at the same depth, all splits of feature 0.
+BuiltTree complete_tree(uint32_t depth);
+
 }  // namespace confidential_ml::test
