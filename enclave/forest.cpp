@@ -23,8 +23,10 @@ constexpr size_t kLongBlockBytes = 4 << 20;
 // Conditions are made for 256 rows, however many there are: up to here it takes longer than comparing bytes.
 constexpr size_t kFewVectors = 2;
 
+}  // namespace
+
 // How rows are cut into blocks, and how these are encoded.
-struct BlockShape {
+struct Forest::BlockShape {
   size_t vectors;
   size_t column_bytes, sum_bytes;  // of a vector
   size_t condition_bytes;          // of a block; 0 for none
@@ -45,6 +47,8 @@ struct BlockShape {
     vectors = std::min(vectors, needed);
   }
 };
+
+namespace {
 
 // Up to here each row is predicted on its own: a vector of 32 costs as much as a few rows.
 constexpr size_t kFewRows = 4;
@@ -105,7 +109,18 @@ void Forest::predict_margins(RoundRange rounds, const float* rows, size_t row_co
     return;
   }
   if (row_count <= kFewRows) return predict_few(rounds, rows, row_count, base_margin, margins);
+  // A few rows at the end are better off without conditions, as few rows are by themselves.
   const BlockShape shape(plan_, row_count);
+  const size_t rest = row_count % (shape.vectors * kLanes);
+  const size_t left_over = shape.condition_bytes != 0 && rest <= kFewVectors * kLanes ? rest : 0;
+  const size_t end = row_count - left_over;
+  predict_blocks(rounds, shape, rows, end, base_margin, margins);
+  predict_margins(rounds, rows + end * model_.feature_count, left_over,
+                  base_margin == nullptr ? nullptr : base_margin + end * groups, margins + end * groups);
+}
+
+void Forest::predict_blocks(RoundRange rounds, const BlockShape& shape, const float* rows, size_t row_count,
+                            const float* base_margin, float* margins) const {
   const size_t columns_size = shape.vectors * shape.column_bytes, sums_size = shape.vectors * shape.sum_bytes;
   Workspace workspace(columns_size + sums_size + shape.condition_bytes + scratch_bytes(plan_));
   Block block{};

@@ -34,8 +34,11 @@ class Forest {
 
  private:
   struct Block;
+  struct BlockShape;
 
   float start_of(size_t row, size_t group, const float* base_margin) const;
+  void predict_blocks(RoundRange rounds, const BlockShape& shape, const float* rows, size_t row_count,
+                      const float* base_margin, float* margins) const;
   void predict_block(RoundRange rounds, const Block& block, const float* base_margin, float* margins) const;
   void predict_few(RoundRange rounds, const float* rows, size_t row_count, const float* base_margin,
                    float* margins) const;

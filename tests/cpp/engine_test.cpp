@@ -41,7 +41,7 @@ TEST(Engine, EqualsTheWalkOnEveryPath) {
       const PlainForest plain(parsed(named.model));
       const Forest forest(parsed(named.model));
       Random random(seed + 77);
-      for (const size_t row_count : {1u, 31u, 33u, 200u, 300u}) {
+      for (const size_t row_count : {1u, 31u, 33u, 65u, 200u, 257u, 300u, 400u}) {
         const Floats rows = engine_rows(named.model, row_count, &random);
         Floats base_margin(seed % 2 == 0 ? 0 : row_count * named.model.group_count);
         for (float& x : base_margin) x = random.number();
