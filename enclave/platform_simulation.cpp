@@ -77,11 +77,13 @@ Status platform_identity(Identity* identity) {
 }
 
 // Of the kernel, as RDRAND is of the CPU on SGX. libcrypto keeps a generator for each thread, which it makes
-// anew in every ecall, as the runtime ends the thread for it when the ecall returns.
+// anew in every ecall, as the runtime ends the thread for it when the ecall returns. Not getentropy(): the
+// Open Enclave SDK has none.
 Status platform_random(uint8_t* output, size_t size) {
-  constexpr size_t kMost = 256;  // that getentropy() gives
+  constexpr size_t kMost = 256;  // that no signal interrupts
   for (size_t i = 0; i < size; i += kMost) {
-    if (getentropy(output + i, std::min(kMost, size - i)) != 0) return Status::kRandomFailed;
+    const size_t count = std::min(kMost, size - i);
+    if (getrandom(output + i, count, 0) != static_cast<ssize_t>(count)) return Status::kRandomFailed;
   }
   return Status::kOk;
 }
