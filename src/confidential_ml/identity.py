@@ -20,7 +20,8 @@ class EnclaveIdentity:
     isv_prod_id, isv_svn
         Product id and security version of the image.
     debug
-        True if a debugger may read the enclave's memory.
+        True if the image is signed for a debugger, which may read the enclave's memory. That of a simulation can be read
+        in any case, and its evidence says so.
     """
 
     platform: str

@@ -56,7 +56,7 @@ def routes(serving: Serving) -> list[Route]:
             mrsigner=identity.mrsigner,
             isv_prod_id=identity.isv_prod_id,
             isv_svn=identity.isv_svn,
-            debug=identity.debug,
+            debug=not identity.protects,  # as its evidence says: a simulation can be read as well
             nonce=nonce.hex(),
             warning=None if identity.platform == "openenclave" else WARNING_TEXT,
         )

@@ -168,7 +168,7 @@ def _health(serving: Serving) -> Health:
         version=confidential_ml.__version__,
         platform=identity.platform,
         mrenclave=identity.mrenclave,
-        debug=identity.debug,
+        debug=not identity.protects,  # as its evidence says: a simulation can be read as well
         unsafe=serving.settings.unsafe.in_force(),
         models=len(serving.models()),
         protects=identity.protects,
