@@ -14,6 +14,8 @@ template <typename Body>
     return body();
   } catch (const PlanLimitExceeded&) {
     return Status::kModelPlanTooLarge;
+  } catch (const RandomFailure&) {
+    return Status::kRandomFailed;
   } catch (const std::bad_alloc&) {
     return Status::kOutOfMemory;
   } catch (...) {

@@ -80,9 +80,9 @@ struct CategoryChunk {
 };
 
 // The conditions `column < limit` of a numeric column, for 2^bits limits from -128 on: its code in unary.
-// Their order is drawn by lot for each of them when a model is loaded, and no address tells it while they are
-// made. So which condition a node asks for, which is an address, does not tell its threshold's place among
-// the others.
+// Their order is drawn by lot for each of them when a model is loaded, bit by bit, and no address tells it
+// while they are made. So which condition a node asks for, which is an address, tells less of its threshold's
+// place among the others; docs/threat-model.md says what is left.
 struct Thermometer {
   uint32_t column;
   uint32_t first_condition;

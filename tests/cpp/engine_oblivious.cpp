@@ -14,6 +14,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,9 @@ namespace {
 
 using namespace confidential_ml;
 using Floats = std::vector<float>;
+
+// Each goes another way: rows on their own; vectors whose complete parts look at columns; conditions.
+constexpr size_t kRowCounts[] = {1, 3, 45, 200};
 
 #ifdef PLANT_LEAK
 using Engine = test::PlainForest;
@@ -102,15 +106,16 @@ int count(uint64_t seed) {
     test::Random random(seed);
     const Engine engine(test::parsed(named.model));
     const uint32_t groups = engine.model().group_count;
-    Floats rows(45 * engine.model().feature_count);
-    for (float& x : rows) x = random.feature(seed % 2 == 0);
-    Floats margins = margins_of(engine, rows, {});
-    // A single row goes another way.
-    rows.resize(engine.model().feature_count);
-    margins_of(engine, rows, {});
+    Floats margins;
+    for (const size_t row_count : kRowCounts) {
+      Floats rows(row_count * engine.model().feature_count);
+      for (float& x : rows) x = random.feature(seed % 2 == 0);
+      margins = margins_of(engine, rows, {});
+    }
+    const size_t last = kRowCounts[std::size(kRowCounts) - 1];
     for (uint32_t code = 1; code <= 20; ++code) {
       Floats values = margins, scratch = margins;
-      transform(static_cast<Objective>(code), groups, 45, scratch.data(), values.data());
+      transform(static_cast<Objective>(code), groups, last, scratch.data(), values.data());
     }
   }
   return 0;
@@ -126,7 +131,7 @@ int main(int argc, char** argv) {
   }
   bool clean = true;
   for (const test::NamedModel& named : test::engine_models(1)) {
-    for (const size_t row_count : {1u, 3u, 200u}) clean = check_engine(named, row_count) && clean;
+    for (const size_t row_count : kRowCounts) clean = check_engine(named, row_count) && clean;
   }
   for (uint32_t code = 1; code <= 20; ++code) clean = check_transform(code) && clean;
   return clean ? 0 : 1;

@@ -7,9 +7,24 @@
 #include <vector>
 
 #include "enclave/forest.h"
+#include "enclave/guarded.h"
 #include "enclave/masks.h"
 #include "tests/cpp/engine_models.h"
 #include "tests/cpp/plain_forest.h"
+#include "tests/cpp/status_printer.h"
+
+namespace confidential_ml {
+// The linker puts this in front of the platform's (--wrap), which never fails.
+Status real_random(uint8_t* output, size_t size) __asm__("__real__ZN15confidential_ml15platform_randomEPhm");
+Status scarce_random(uint8_t* output,
+                     size_t size) __asm__("__wrap__ZN15confidential_ml15platform_randomEPhm");
+
+bool random_fails = false;
+
+Status scarce_random(uint8_t* output, size_t size) {
+  return random_fails ? Status::kRandomFailed : real_random(output, size);
+}
+}  // namespace confidential_ml
 
 namespace confidential_ml::test {
 namespace {
@@ -119,6 +134,41 @@ TEST(Plan, IsBounded) {
     }
     EXPECT_LT(forest.plan_size(), 256 * size_t{forest.model().node_count} + 2 * flat + 16384) << named.name;
   }
+}
+
+// Every switch is set in some loads and not in others, and no result depends on it.
+TEST(Plan, DrawsTheOrderOfConditionsByLot) {
+  Random random(4);
+  const BuiltModel model = engine_models(1)[8].model;
+  const Floats rows = engine_rows(model, 200, &random);
+  const PlainForest plain(parsed(model));
+  const Floats expected = margins_of(plain, all_rounds(plain.model()), rows, {});
+  std::vector<size_t> set_count(make_plan(parsed(model)).switches.size());
+  ASSERT_LT(0u, set_count.size());
+  for (int load = 0; load < 50; ++load) {
+    const Plan plan = make_plan(parsed(model));
+    for (size_t i = 0; i < set_count.size(); ++i) set_count[i] += plan.switches[i] != 0;
+    const Forest forest(parsed(model));
+    EXPECT_EQ(0u, differences(expected, margins_of(forest, all_rounds(plain.model()), rows, {})));
+  }
+  for (const size_t count : set_count) {
+    EXPECT_LT(0u, count);
+    EXPECT_GT(50u, count);
+  }
+}
+
+TEST(Plan, WithoutRandomNumbersIsRefused) {
+  const BuiltModel model = engine_models(1)[8].model;
+  const auto load = [&] {
+    return guarded([&] {
+      make_plan(parsed(model));
+      return Status::kOk;
+    });
+  };
+  EXPECT_EQ(Status::kOk, load());
+  random_fails = true;
+  EXPECT_EQ(Status::kRandomFailed, load());
+  random_fails = false;
 }
 
 }  // namespace
