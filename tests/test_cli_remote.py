@@ -365,7 +365,7 @@ def test_the_attesting_client_runs_against_it(server: Server) -> None:
     command = [sys.executable, str(ROOT / "examples" / "attesting_client.py"), server.url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("operator sees:") == 5
+    assert done.stdout.count("operator sees:") == 6
     assert "its signature is right" in done.stdout
     assert "refused: the PCK certificate chain" in done.stdout
     done = subprocess.run(
