@@ -225,6 +225,11 @@ def test_tokens(server: Server, provisioned: Done, run: Run, monkeypatch: pytest
     predict = ["predict", server.url, tmp_path / "x.npy", tmp_path / "p.npy"]
     done = run(*predict, *server.trust)
     assert (done.status, "HTTP 401 token_wrong" in done.err) == (3, True)
+    done = run("provision", server.url, MODEL, "--model-id", "other", *server.trust)
+    assert (done.status, "HTTP 401 token_wrong" in done.err) == (3, True)
+    assert "a role client, or owner to provision a model" in done.err
+    assert "--token-file" in done.err
+    assert "CONFIDENTIAL_ML_TOKEN" in done.err
     monkeypatch.setenv("CONFIDENTIAL_ML_TOKEN", CLIENT_TOKEN)
     assert run(*predict, *server.trust).status == 0
     done = run("provision", server.url, MODEL, "--model-id", "other", *server.as_client)
