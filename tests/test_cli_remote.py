@@ -135,6 +135,19 @@ def test_attest_refuses(server: Server, run: Run, tmp_path: Path) -> None:
     assert (document["accepted"], document["reason"]) == (False, "mrenclave")
 
 
+def test_a_refused_debug_enclave_is_told_with_the_option_that_accepts_it(
+    server: Server, run: Run, tmp_path: Path
+) -> None:
+    policy = tmp_path / "p.toml"
+    assert run("policy", "init", policy, "--this-image", "--model-digest", "ANY").status == 0
+    trust = ["--policy", policy, "--root", server.place / "root.pem"]
+    done = run("attest", server.url, *trust)
+    assert (done.status, "REFUSED  debug-enclave" in done.out) == (1, True)
+    assert "--allow-debug" in done.out
+    done = run("provision", server.url, MODEL, "--model-id", "other", *trust, "--token-file", server.place / "owner")
+    assert (done.status, "--allow-debug" in done.err) == (1, True)
+
+
 def test_attest_of_a_file(server: Server, run: Run, tmp_path: Path) -> None:
     evidence, collateral = tmp_path / "evidence", tmp_path / "collateral.json"
     nonce = "ab" * 16

@@ -80,6 +80,8 @@ def advice(error: BaseException) -> str:
     # By attributes: reading the classes' modules here would import what only some commands need.
     if getattr(error, "code", None) == "token_wrong":
         return f"; give it in a file with --token-file, or in the environment's {TOKEN_VARIABLE}"
+    if getattr(error, "reason", None) == "debug-enclave":
+        return " (confidential-ml policy init --allow-debug)"
     return ""
 
 
