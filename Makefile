@@ -3,7 +3,7 @@
 #
 #   make demo    seal, load and use a model; see what is refused
 #   make serve   an HTTP server at http://localhost:8080 (settings: docs/http.md 4, as environment)
-#   make client  attest that server, provision a model into it, predict, verify a receipt; from another process
+#   make client  attest that server, provision a model into it, predict, verify, delete; from another process
 #   make train-model  train the classifier of examples/data again
 #   make test    build and run every test and check (CI)
 #   make check   the checks on the code alone (format, lint, types, layers)

@@ -1,4 +1,4 @@
-"""An owner and a client of `make serve`, neither of whom trusts the server: attest, provision, predict, verify.
+"""An owner and a client of `make serve`, neither of whom trusts the server: attest, provision, predict, verify, delete.
 
 Usage: python attesting_client.py [URL]      (http://127.0.0.1:8080; a token from CONFIDENTIAL_ML_TOKEN, if set)
 """
@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import httpx
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -59,6 +60,8 @@ def main() -> None:
 
     anything = AttestationPolicy(mrenclave=mrenclave, model_digest=ANY, allow_debug=True)
     owner_key = Ed25519PrivateKey.generate()
+    # Versions order the models of one owner; the store takes each once, and this owner is new each time.
+    name = f"iris-{cml.owner_id(owner_key)[:8]}"
     with ConfidentialClient(url, anything, root=root, token=token) as client:
         with step(1, f"Who is there? {url} must prove which code it runs"):
             result = client.attest()
@@ -66,9 +69,9 @@ def main() -> None:
             operator_sees("that somebody asked; a random nonce")
 
         with step(2, "The owner trains iris and sends it, encrypted to that enclave"):
-            receipt = provision(client, owner_key)
+            receipt = provision(client, name, owner_key)
             operator_sees(
-                f"model iris, version {receipt.model_version}, digest {receipt.model_digest[:12]}..., its size"
+                f"model {name}, version {receipt.model_version}, digest {receipt.model_digest[:12]}..., its size"
             )
 
     policy = AttestationPolicy(
@@ -100,15 +103,26 @@ def main() -> None:
         else:
             sys.exit("   The simulation was NOT refused. This is a bug, please report it.")
 
+    with step(6, "The owner takes the model away again"):
+        delete(url, name, token)
+        operator_sees(f"that {name} is deleted")
 
-def provision(client: ConfidentialClient, owner_key: Ed25519PrivateKey) -> cml.Receipt:
+
+def provision(client: ConfidentialClient, name: str, owner_key: Ed25519PrivateKey) -> cml.Receipt:
     from train_iris import train
 
-    # Versions order the models of one owner; the store takes each once, and this owner is new each time.
-    name = f"iris-{cml.owner_id(owner_key)[:8]}"
     receipt = client.provision(train(), model_id=name, version=1, owner_key=owner_key)
     print(f"   {name} sealed for {str(receipt.policy).upper()}; receipt {receipt.counter}, signed by the enclave")
     return receipt
+
+
+def delete(url: str, name: str, token: str | None) -> None:
+    """Ask the server to forget a model; that is the operator's to do, so the enclave has no say in it."""
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    response = httpx.delete(f"{url.rstrip('/')}/models/{name}", headers=headers, timeout=60.0, trust_env=False)
+    if not response.is_success:
+        sys.exit(f"   {name} could not be deleted: HTTP {response.status_code}: {response.text}")
+    print(f"   {name} is deleted; other models at {url} are as they were")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ set -eu
 venv=$1 python=$2 platform=$3
 
 if [ ! -x "$venv/bin/python" ]; then
+  echo "[$venv] is made now, which takes some minutes the first time: Python packages, then the build"
   rm -rf "$venv"
   "$python" -m venv "$venv"
 fi

@@ -50,6 +50,7 @@ class Host:
         self.change_reply: Callable[[bytes], bytes] = lambda reply: reply
         self.change_nonce: Callable[[bytes], bytes] = lambda nonce: nonce
         self.token, self.metrics, self.allowed_origins = "", "", []
+        self.unsafe = ["simulation"]
         self.wire: list[bytes] = []
         self.authorizations: list[str | None] = []
 
@@ -69,7 +70,7 @@ class Host:
                 "platform": identity.platform,
                 "mrenclave": identity.mrenclave,
                 "debug": identity.debug,
-                "unsafe": ["simulation"],
+                "unsafe": self.unsafe,
                 "models": 1,
                 "protects": False,
             }

@@ -354,6 +354,19 @@ def test_policies_that_pin_nothing_are_not_written(run: Run, tmp_path: Path, arg
     assert not (tmp_path / "p.toml").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ([], "give --mrenclave or --mrsigner, or ANY"),
+        (["--mrenclave", "ANY"], "give --model-digest or --model-owner, or --model-digest ANY if any will do"),
+        (["--mrsigner", "ab" * 32, "--model-digest", "ANY"], "needs --isv-prod-id (or ANY) and --min-isv-svn (0 for"),
+    ],
+)
+def test_policy_init_names_its_options(run: Run, arguments: list[str], problem: str) -> None:
+    done = run("policy", "init", *arguments)
+    assert (done.status, problem in done.err) == (2, True), done.err
+
+
 def test_policies_that_cannot_be_shown(run: Run, tmp_path: Path) -> None:
     (tmp_path / "p.toml").write_text("mrenclave = 1\n")
     for name in ("p.toml", "none.toml"):

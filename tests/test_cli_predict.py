@@ -113,7 +113,16 @@ def test_columns_are_chosen_by_name_in_the_models_order(
         assert done.status == 0, done.err
         assert np.load(tmp_path / "p.npy").tobytes() == expected("reg").tobytes()
         done = run("predict", sealed("reg"), path, tmp_path / "p.npy", "--columns", "f0,none")
-        assert (done.status, "has no column 'none'" in done.err) == (2, True)
+        assert (done.status, "has no column 'none'; it has f3, f0, f5, f1, f4, f2 and 1 more" in done.err) == (2, True)
+        done = run("predict", sealed("reg"), path, tmp_path / "p.npy", "--columns", "f0,f1,f2")
+        assert (done.status, "--columns names 3 columns, the model has 6 features" in done.err) == (2, True)
+
+
+def test_a_row_in_place_of_names_is_not_shown(run: Run, sealed: Callable[[str], Path], tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(f"{SECRET},2,3,4,5,6\n1,2,3,4,5,6\n")
+    done = run("predict", sealed("reg"), tmp_path / "rows.csv", tmp_path / "p.npy", "--columns", "f0")
+    assert (done.status, "has no column 'f0'; it has 6 columns" in done.err) == (2, True)
+    assert SECRET not in done.err
 
 
 def test_margins_rounds_and_missing(run: Run, sealed: Callable[[str], Path], tmp_path: Path) -> None:

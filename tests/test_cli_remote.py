@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,11 +136,25 @@ def test_attest_refuses(server: Server, run: Run, tmp_path: Path) -> None:
     assert (document["accepted"], document["reason"]) == (False, "mrenclave")
 
 
+def test_a_refused_debug_enclave_is_told_with_the_option_that_accepts_it(
+    server: Server, run: Run, tmp_path: Path
+) -> None:
+    policy = tmp_path / "p.toml"
+    assert run("policy", "init", policy, "--this-image", "--model-digest", "ANY").status == 0
+    trust = ["--policy", policy, "--root", server.place / "root.pem"]
+    done = run("attest", server.url, *trust)
+    assert (done.status, "REFUSED  debug-enclave" in done.out) == (1, True)
+    assert "--allow-debug" in done.out
+    done = run("provision", server.url, MODEL, "--model-id", "other", *trust, "--token-file", server.place / "owner")
+    assert (done.status, "--allow-debug" in done.err) == (1, True)
+
+
 def test_attest_of_a_file(server: Server, run: Run, tmp_path: Path) -> None:
     evidence, collateral = tmp_path / "evidence", tmp_path / "collateral.json"
     nonce = "ab" * 16
     assert run("attest", server.url, *server.trust, "--nonce", nonce, "--save", evidence).status == 0
-    simulated_platform.of_this_installation().collateral().save(collateral)
+    with urllib.request.urlopen(f"{server.url}/attestation/collateral", timeout=30) as answer:
+        collateral.write_bytes(answer.read())
     offline = ["attest", evidence, *server.trust, "--collateral", collateral]
     assert run(*offline).status == 0
     assert run(*offline, "--nonce", nonce).status == 0
@@ -225,6 +240,11 @@ def test_tokens(server: Server, provisioned: Done, run: Run, monkeypatch: pytest
     predict = ["predict", server.url, tmp_path / "x.npy", tmp_path / "p.npy"]
     done = run(*predict, *server.trust)
     assert (done.status, "HTTP 401 token_wrong" in done.err) == (3, True)
+    done = run("provision", server.url, MODEL, "--model-id", "other", *server.trust)
+    assert (done.status, "HTTP 401 token_wrong" in done.err) == (3, True)
+    assert "a role client, or owner to provision a model" in done.err
+    assert "--token-file" in done.err
+    assert "CONFIDENTIAL_ML_TOKEN" in done.err
     monkeypatch.setenv("CONFIDENTIAL_ML_TOKEN", CLIENT_TOKEN)
     assert run(*predict, *server.trust).status == 0
     done = run("provision", server.url, MODEL, "--model-id", "other", *server.as_client)
@@ -365,7 +385,7 @@ def test_the_attesting_client_runs_against_it(server: Server) -> None:
     command = [sys.executable, str(ROOT / "examples" / "attesting_client.py"), server.url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("operator sees:") == 5
+    assert done.stdout.count("operator sees:") == 6
     assert "its signature is right" in done.stdout
     assert "refused: the PCK certificate chain" in done.stdout
     done = subprocess.run(

@@ -215,6 +215,41 @@ def test_simulation_and_debug_cannot_be_overlooked(visit: Visit) -> None:
         visit.page.evaluate("scrollTo(0, document.body.scrollHeight)")
 
 
+def test_banners_hide_nothing_that_is_scrolled_to(visit: Visit, host: Host) -> None:
+    host.unsafe = ["simulation", "cleartext_predict", "cleartext_upload", "anonymous:client", "anonymous:owner"]
+    for width in (320, 420, 1440):
+        visit.page.set_viewport_size({"width": width, "height": 700})
+        visit.open()
+        assert "UNSAFE" in visit.text("#banners")
+        for field in ("#pin-mrenclave", "#pin-modelOwner", "#token"):
+            top, bottom = visit.page.evaluate(
+                """(field) => {
+                  const found = document.querySelector(field);
+                  found.scrollIntoView({ block: "start" });
+                  const banners = document.getElementById("banners");
+                  return [found.getBoundingClientRect().top, banners.getBoundingClientRect().bottom];
+                }""",
+                field,
+            )
+            assert top >= bottom, (width, field)
+
+
+def test_the_placeholders_of_pins_are_not_cut_off(visit: Visit) -> None:
+    visit.page.set_viewport_size({"width": 420, "height": 700})
+    visit.open()
+    cut_off = visit.page.eval_on_selector_all(
+        ".pinned input",
+        """fields => fields.filter((field) => {
+          const style = getComputedStyle(field, "::placeholder");
+          const context = document.createElement("canvas").getContext("2d");
+          context.font = `${style.fontSize} ${style.fontFamily}`;
+          const room = field.clientWidth - 2 * parseFloat(getComputedStyle(field).paddingLeft);
+          return field.placeholder === "" || context.measureText(field.placeholder).width > room;
+        }).map((field) => field.id)""",
+    )
+    assert cut_off == []
+
+
 def test_pins_are_kept_and_the_token_is_not(visit: Visit, host: Host) -> None:
     visit.open()
     assert visit.pin() == "accepted"

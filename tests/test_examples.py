@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,25 @@ def test_demo_shows_equal_bits_and_both_refusals(tmp_path: Path) -> None:
     assert "same bits" in output
     assert "refused with DamagedSealedModelError" in output
     assert "refused with WrongEnclaveError" in output
+
+
+def test_the_client_tells_the_name_that_the_operator_sees_and_leaves_no_model(tmp_path: Path) -> None:
+    code = """
+import json, subprocess, sys, urllib.request
+import demo
+with demo.server(sys.argv[1]) as url:
+    for _ in range(2):
+        subprocess.run([sys.executable, demo.Path(demo.__file__).with_name("attesting_client.py"), url], check=True)
+        print(urllib.request.urlopen(url + "/models").read().decode(), flush=True)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*filter(None, sys.path), str(EXAMPLES)])}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300, env=environment).stdout
+    sealed = re.findall(r"(iris-[0-9a-f]{8}) sealed for", shown)
+    assert len(set(sealed)) == 2
+    assert re.findall(r"operator sees: model ([^ ,]+), version 1", shown) == sealed
+    assert re.findall(r"operator sees: that ([^ ]+) is deleted", shown) == sealed
+    assert shown.count('{"models":[]}') == 2
 
 
 def test_quickstart_notebook_runs_and_shows_what_its_text_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -323,6 +323,13 @@ def test_csv_that_is_refused(served: Served, text: bytes, code: str) -> None:
     assert refusal(served, text, "text/csv", params=FLOWERS) == expected
 
 
+def test_csv_without_a_header_is_told_that_the_first_line_is_one(served: Served) -> None:
+    headers = {"Content-Type": "text/csv"}
+    answer = served.ask("POST", "/invocations", content=b"5.1,3.5,1.4,0.2\n", headers=headers, params=FLOWERS)
+    assert answer.status_code == 400
+    assert "first line is taken as the header" in answer.json()["message"]
+
+
 def test_the_query_is_for_csv_and_arrow(served: Served) -> None:
     assert refusal(served, {"instances": ROWS}, params=FLOWERS) == (400, "parameter_invalid")
     text = frame().to_csv(index=False)

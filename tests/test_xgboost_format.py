@@ -225,6 +225,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         (b"CMLFLAT\0", "already"),
         (b"CMLSEAL\0", "already"),
         (b"PK\x03\x04", "neither JSON nor UBJSON"),
+        # Over HTTP as well, where nothing can be passed as text.
+        (b"model.json", "the path of a file, the content of that file is needed here"),
         (b'{"Model": {}, "Config": {}}', "snapshot.*save_model"),
         (b'{"learner": {}}', "version"),
         (b"{}", "version"),

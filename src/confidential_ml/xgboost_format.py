@@ -219,7 +219,7 @@ def _is_ubjson(data: bytes) -> bool:
         raise ModelFormatError("this is a flat or sealed model of confidential_ml already, not an XGBoost model")
     raise ModelFormatError(
         f"this is neither JSON nor UBJSON. If it is a model in XGBoost's old binary format, {_CONVERT_OLD_BINARY}; "
-        "if it is the path of a file, pass it as text"
+        "if it is the path of a file, the content of that file is needed here (in Python also the path, as str)"
     )
 
 

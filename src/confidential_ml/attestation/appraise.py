@@ -123,7 +123,7 @@ def _check_enclave(verified: VerifiedEvidence, policy: AttestationPolicy, steps:
     if report.is_debug and not policy.allow_debug:
         raise AttestationError(
             Reason.DEBUG_ENCLAVE,
-            "the enclave is a debug enclave: its memory can be read; only allow_debug=True accepts it, for tests",
+            "the enclave is a debug enclave: its memory can be read; only a policy's allow_debug accepts it, for tests",
         )
     if not _is_among(report.mrenclave, policy.mrenclave):
         raise AttestationError(Reason.MRENCLAVE, f"MRENCLAVE {report.mrenclave} is not one that the policy accepts")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from confidential_ml.cli import options
 from confidential_ml.cli.attest import attest
 from confidential_ml.cli.bench import bench
 from confidential_ml.cli.doctor import doctor
@@ -101,7 +102,7 @@ def _ended(error: BaseException) -> int:
         return Exit.USAGE
     if str(error):
         text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else str(error)
-        _say(text)
+        _say(text + options.advice(error))
     return status_of(error)
 
 

@@ -139,7 +139,7 @@ def _print_refusal(source: str, refusal: Any, *, json: bool) -> None:
         )
         return
     verdict = Text(f"REFUSED  {refusal.reason}", style="bold red")
-    show(_step_table(refusal.steps), "", verdict, f"{source}: {refusal.sentence}")
+    show(_step_table(refusal.steps), "", verdict, f"{source}: {refusal.sentence}{options.advice(refusal)}")
 
 
 def _print_accepted(source: str, result: AttestationResult) -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "SealingPolicy",
     "Timeout",
     "TokenFile",
+    "advice",
     "connect",
     "is_url",
     "read_owner_key",
@@ -72,6 +73,16 @@ OwnerKey = Annotated[
     Path | None, typer.Option("--owner-key", metavar="FILE", help="Ed25519 private key that signs the model (PEM).")
 ]
 Image = Annotated[Path | None, typer.Option("--image", metavar="FILE", help="Enclave image; the installed one else.")]
+
+
+def advice(error: BaseException) -> str:
+    """Which option mends what an error says, to be said after it; empty if none does."""
+    # By attributes: reading the classes' modules here would import what only some commands need.
+    if getattr(error, "code", None) == "token_wrong":
+        return f"; give it in a file with --token-file, or in the environment's {TOKEN_VARIABLE}"
+    if getattr(error, "reason", None) == "debug-enclave":
+        return " (confidential-ml policy init --allow-debug)"
+    return ""
 
 
 def is_url(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from confidential_ml.cli import options
 from confidential_ml.cli.exit_status import UsageError
 from confidential_ml.cli.output import note, print_facts, print_json
+from confidential_ml.errors import InvalidInputError
 
 __all__ = ["policy_commands"]
 
@@ -87,7 +89,10 @@ def init(
         "max_age": max_age,
         "ppids": ppid,
     }
-    policy = AttestationPolicy(**{name: value for name, value in fields.items() if value not in (None, [])})
+    try:
+        policy = AttestationPolicy(**{name: value for name, value in fields.items() if value not in (None, [])})
+    except InvalidInputError as error:
+        raise UsageError(_in_options(str(error))) from None
     if file is None:
         print(policy.to_toml(), end="")
         return
@@ -116,6 +121,15 @@ def show(
     print_facts(f"{file}", {**shown, "not asked for": ", ".join(_NAMES[name] for name in open_fields)})
     if policy.allow_debug:
         note("this policy accepts enclaves whose memory can be read; never use it for anything secret")
+
+
+def _in_options(message: str) -> str:
+    """A message about arguments, in the options' names: ``model_digest=ANY`` is ``--model-digest ANY``."""
+
+    def option(found: re.Match[str]) -> str:
+        return f"--{found[1].replace('_', '-')}{' ' if found[2] else ''}{found[2]}"
+
+    return re.sub(r"\b([a-z_]+)=(\w*)", option, message)
 
 
 def _shown(value: object) -> object:

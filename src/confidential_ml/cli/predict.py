@@ -90,7 +90,7 @@ def predict(
         row_reader.open_rows(rows, taken, columns=names, has_header=not no_header, batch_rows=batch_rows) as read,
         _predictor(source, choice, receipts, remote) as predictor,
     ):
-        _check_columns(rows, read.n_columns, predictor.n_features)
+        _check_columns(rows, names, read.n_columns, predictor.n_features)
         start, count = time.perf_counter(), 0
         with open_predictions(predictions, given, predictor.n_columns) as write:
             for batch in _watched(read):
@@ -112,9 +112,12 @@ def _rounds(text: str | None) -> tuple[int, int]:
     return (int(begin or 0), int(end or 0))
 
 
-def _check_columns(path: Path, found: int, needed: int) -> None:
-    if found != needed:
+def _check_columns(path: Path, names: list[str] | None, found: int, needed: int) -> None:
+    if found == needed:
+        return
+    if names is None:
         raise UsageError(f"{path} has {found} columns, the model has {needed} features; choose them with --columns")
+    raise UsageError(f"--columns names {found} column{'' if found == 1 else 's'}, the model has {needed} features")
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ FORMATS = ("csv", "parquet", "npy")
 BATCH_BYTES = 4 << 20
 _BLOCK_SIZE = 1 << 20
 _LONGEST_HEADER = 16 << 20
+_SHOWN, _LONGEST_SHOWN = 6, 40  # names of columns in a message, characters of each
 _NUMBER_KINDS = "fiub"
 # What pandas reads as missing, without the words that are numbers to Arrow.
 _MISSING = ["", "NA", "N/A", "n/a", "NULL", "null", "NaN", "nan", "-NaN", "-nan", "None", "<NA>", "#N/A", "#NA"]
@@ -213,8 +214,18 @@ def _chosen(path: Path, names: list[str], columns: list[str] | None) -> list[int
         return list(range(len(names)))
     for name in columns:
         if names.count(name) != 1:
-            raise UsageError(f"{path} has {'no' if name not in names else 'more than one'} column {name!r}")
+            if name in names:
+                raise UsageError(f"{path} has more than one column {name!r}")
+            raise UsageError(f"{path} has no column {name!r}; it has {_some(names)}")
     return [names.index(name) for name in columns]
+
+
+def _some(names: list[str]) -> str:
+    """The first few names of columns; how many there are, if the line of names may be a row."""
+    if any(_is_number(name) for name in names):
+        return f"{len(names)} columns"
+    shown = ", ".join(name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}..." for name in names[:_SHOWN])
+    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
 
 
 def _parquet(path: Path, file: Any, columns: list[str] | None, _: bool, batch_rows: int | None) -> Rows:

@@ -38,7 +38,7 @@ class Access:
             for role in ("owner", "client", "metrics")
         }
 
-    def check(self, headers: Headers, role: Role, clear: Clear | None = None) -> None:
+    def check(self, headers: Headers, role: Role, clear: Clear | None = None, *, told: str | None = None) -> None:
         """Let a request pass, or raise.
 
         Parameters
@@ -49,6 +49,8 @@ class Access:
             Who may make it.
         clear
             The setting that opens its route, if that is in clear.
+        told
+            Which roles a refusal names, if what the request needs depends on more than its head; by default `role`.
 
         Raises
         ------
@@ -71,7 +73,7 @@ class Access:
         raise HttpError(
             401,
             "token_wrong",
-            f"this needs the token of a role {role}, in the header Authorization: Bearer TOKEN",
+            f"this needs the token of a role {told or role}, in the header Authorization: Bearer TOKEN",
             {"WWW-Authenticate": "Bearer"},
         )
 
@@ -86,14 +88,16 @@ class Access:
         )
 
 
-def guarded(endpoint: Endpoint, *, role: Role | Literal["open"], clear: Clear | None = None) -> Endpoint:
+def guarded(
+    endpoint: Endpoint, *, role: Role | Literal["open"], clear: Clear | None = None, told: str | None = None
+) -> Endpoint:
     """An endpoint that only requests reach which its role and the settings allow; see :meth:`Access.check`."""
     if role == "open":
         return endpoint
 
     @functools.wraps(endpoint)
     async def guarded_endpoint(request: Request) -> Response:
-        request.scope["app"].state.access.check(request.scope["headers"], role, clear)
+        request.scope["app"].state.access.check(request.scope["headers"], role, clear, told=told)
         return await endpoint(request)
 
     return guarded_endpoint

@@ -51,6 +51,8 @@ def routes(serving: Serving) -> list[Route]:
             "/confidential",
             confidential,
             role="client",
+            # Whether a message brings a model is in its body, which is not read of somebody without a token.
+            told="client, or owner to provision a model",
             at_once=at_once,
             media_types=(OCTETS,),
             most_bytes=_SMALL_MESSAGE,

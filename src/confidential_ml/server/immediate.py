@@ -60,12 +60,13 @@ class ImmediateRoute(Route):
         *,
         role: Role,
         clear: Clear | None = None,
+        told: str | None = None,
         at_once: AtOnce,
         media_types: tuple[str, ...],
         most_bytes: int,
         content_type: str,
     ) -> None:
-        super().__init__(path, guarded(endpoint, role=role, clear=clear), methods=["POST"])
+        super().__init__(path, guarded(endpoint, role=role, clear=clear, told=told), methods=["POST"])
         self.role: Role = role
         self.clear: Clear | None = clear
         self.at_once = at_once

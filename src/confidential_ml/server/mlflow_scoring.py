@@ -274,6 +274,8 @@ def _from_csv(body: bytes, max_rows: int) -> FloatArray:
             _check_count(len(rows), max_rows)
     except (csv.Error, UnicodeDecodeError):
         raise HttpError(400, "body_malformed", "the body is not CSV in UTF-8") from None
+    if not rows:
+        _refuse("the CSV has no rows: its first line is taken as the header; send names there, and a row after it")
     _check_count(len(rows), max_rows)
     return _float32(rows)
 

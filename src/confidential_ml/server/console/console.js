@@ -14,7 +14,15 @@ import { parseRows } from "./rows.js";
 import { Server } from "./server.js";
 import { Session } from "./session.js";
 import { Speed, showMetrics } from "./speed_view.js";
-import { showAccepted, showBanners, showFacts, showRefusal, showSteps, showVerdict } from "./verdict_view.js";
+import {
+  keepClearOfBanners,
+  showAccepted,
+  showBanners,
+  showFacts,
+  showRefusal,
+  showSteps,
+  showVerdict,
+} from "./verdict_view.js";
 import { showWire } from "./wire_view.js";
 
 const MEASURED = 25;
@@ -266,6 +274,7 @@ function choose(event) {
 }
 
 async function start() {
+  keepClearOfBanners();
   buildPins();
   showPins(pins);
   byId("release").textContent =

@@ -13,7 +13,7 @@ const ROWS = [
   {
     name: "root",
     label: "Root key",
-    hint: "Empty: Intel SGX Root CA, part of this page. Or the SHA-256 of another root's key",
+    hint: "Empty: Intel's; or SHA-256 of another root's key",
     also: [],
   },
   { name: "mrenclave", label: "MRENCLAVE", hint: "Measurement of the enclave's image, 64 digits", also: [] },
@@ -30,7 +30,7 @@ const ROWS = [
   {
     name: "modelOwner",
     label: "Model owner",
-    hint: "Ed25519 key of whoever signed the model, 64 digits",
+    hint: "Ed25519 key of the model's signer, 64 digits",
     also: [["minModelVersion", "Least version"]],
   },
 ];

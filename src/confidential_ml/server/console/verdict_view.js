@@ -124,6 +124,15 @@ export function showBanners({ simulation, debug, verified, others }) {
   byId("banners").replaceChildren(...banners);
 }
 
+/** Keeps what is scrolled to from lying under the banners, however many lines they take. */
+export function keepClearOfBanners() {
+  const banners = byId("banners");
+  const keepClear = () => {
+    document.documentElement.style.scrollPaddingTop = `${banners.offsetHeight + 16}px`;
+  };
+  new ResizeObserver(keepClear).observe(banners);
+}
+
 /** @param {string} className @param {string} word @param {string} text */
 function banner(className, word, text) {
   return element("div", `banner ${className}`, element("strong", "", word), element("span", "", text));
