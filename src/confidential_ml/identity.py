@@ -20,8 +20,8 @@ class EnclaveIdentity:
     isv_prod_id, isv_svn
         Product id and security version of the image.
     debug
-        True if the image is signed for a debugger, which may read the enclave's memory. That of a simulation can be read
-        in any case, and its evidence says so.
+        True if the image is signed for a debugger, which may read the enclave's memory. That of a simulation can be
+        read in any case, and its evidence says so.
     """
 
     platform: str
