@@ -306,7 +306,8 @@ TEST(Condition, OfASplitIsWhetherTheCategoryGoesLeft) {
   split.condition = 1;
   Lanes conditions[2] = {random_lanes(&random), random_lanes(&random)}, goes_right[kBitVectors];
   for (size_t v = 0; v < kBitVectors; ++v) {
-    for (uint8_t& byte : goes_right[v].bytes) byte = random() % 2 != 0 ? 1u << random() % 8 : 0;
+    for (uint8_t& byte : goes_right[v].bytes)
+      byte = static_cast<uint8_t>(random() % 2 != 0 ? 1u << random() % 8 : 0u);
     Target{nullptr, false, conditions[0].bytes, v}.put(split, load(goes_right[v].bytes));
   }
   for (size_t v = 0; v < kBitVectors; ++v) {
@@ -334,7 +335,7 @@ void expect_split_conditions(size_t vector_count, uint32_t byte_count, bool miss
   }
   std::vector<float> values(vector_count * kLanes - 5);
   for (float& x : values) x = static_cast<float>((*random)() % (8 * byte_count + 2)) + 0.25f;
-  for (const size_t i : {3, 17}) values[i] = kNan;
+  for (const size_t i : {3u, 17u}) values[i] = kNan;
   values[4] = -1.0f;
   std::vector<Lanes> columns(2 * vector_count), conditions(kSets);
   encode_rows(plan, values.data(), values.size(),
