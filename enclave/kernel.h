@@ -1,6 +1,6 @@
-// The inner loops: 32 rows per vector, and for a single row 32 nodes per vector. kernel_avx2.cpp or
-// kernel_portable.cpp, CMake chooses; both are kernel_encode_steps.h, kernel_steps.h and kernel_row_steps.h
-// over different vectors.
+// The inner loops: 32 rows per vector, or a bit for each of 256; and for a single row 32 nodes per vector.
+// kernel_avx2.cpp or kernel_portable.cpp, CMake chooses; both are kernel_encode_steps.h, kernel_steps.h and
+// kernel_row_steps.h over different vectors.
 //
 // No branch and no address depends on a row: both follow from the plan alone.
 #pragma once
@@ -19,10 +19,10 @@ size_t scratch_bytes(const Plan& plan);
 struct EncodedRows {
   size_t vector_count;  // at most kBitVectors if there are conditions
   uint8_t* columns;     // vector_count times
-  size_t column_bytes;  // either Plan::column_bytes, or Plan::split_columns if only conditions of splits are
-                        // asked for
-  uint8_t*
-      conditions;  // Plan::condition_count x kConditionBytes, or nullptr: complete parts look at columns then
+  // Plan::column_bytes; or Plan::split_columns, where only conditions are asked of categorical splits.
+  size_t column_bytes;
+  // Plan::condition_count x kConditionBytes, or nullptr: then complete parts look at columns.
+  uint8_t* conditions;
 };
 
 // Fills columns and conditions from row_count rows, which are those of all vectors but up to 31.

@@ -455,7 +455,7 @@ class Planner {
     }
   }
 
-  // Where the comparison with `number` ends, as fill_comparisons() of kernel_steps.h places them.
+  // Where the comparison with `number` ends, as fill_comparisons() of kernel_encode_steps.h places them.
   static uint32_t place_of(uint32_t number, uint32_t bit_count, const uint8_t* switches) {
     uint32_t place = 0;
     for (uint32_t bit = 0; bit < bit_count; ++bit) {
