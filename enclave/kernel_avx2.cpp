@@ -50,21 +50,34 @@ inline Bytes look_up(const uint8_t* table, Bytes position) {
   return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(entries), position);
 }
 inline Bytes look_up_low(const uint8_t* table, Bytes at) { return look_up(table, at); }
+inline Bytes select_bytes(Bytes halves, Bytes position) { return _mm256_shuffle_epi8(halves, position); }
 
-inline void add_floats(float* sums, Bytes bits) {
-  _mm256_store_ps(sums, _mm256_load_ps(sums) + _mm256_castsi256_ps(bits));
+inline __m128i load_half(const uint8_t* source) {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(source));
+}
+inline Bytes load_halves(const uint8_t* low, const uint8_t* high) {
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(load_half(low)), load_half(high), 1);
+}
+inline Bytes interleave_low(Bytes a, Bytes b) { return _mm256_unpacklo_epi8(a, b); }
+inline Bytes interleave_high(Bytes a, Bytes b) { return _mm256_unpackhi_epi8(a, b); }
+
+// Four planes of bytes as floats, within each half.
+inline void interleave_planes(const Bytes* planes, Bytes* floats) {
+  const Bytes low01 = interleave_low(planes[0], planes[1]), high01 = interleave_high(planes[0], planes[1]);
+  const Bytes low23 = interleave_low(planes[2], planes[3]), high23 = interleave_high(planes[2], planes[3]);
+  floats[0] = _mm256_unpacklo_epi16(low01, low23);
+  floats[1] = _mm256_unpackhi_epi16(low01, low23);
+  floats[2] = _mm256_unpacklo_epi16(high01, high23);
+  floats[3] = _mm256_unpackhi_epi16(high01, high23);
 }
 
-// Interleaves the planes; it undoes the order in which make_keys() leaves the rows.
+// It undoes the order in which make_keys() leaves the rows.
 inline void add_planes(const Bytes* planes, float* sums) {
-  const Bytes low01 = _mm256_unpacklo_epi8(planes[0], planes[1]);
-  const Bytes high01 = _mm256_unpackhi_epi8(planes[0], planes[1]);
-  const Bytes low23 = _mm256_unpacklo_epi8(planes[2], planes[3]);
-  const Bytes high23 = _mm256_unpackhi_epi8(planes[2], planes[3]);
-  add_floats(sums, _mm256_unpacklo_epi16(low01, low23));
-  add_floats(sums + 8, _mm256_unpackhi_epi16(low01, low23));
-  add_floats(sums + 16, _mm256_unpacklo_epi16(high01, high23));
-  add_floats(sums + 24, _mm256_unpackhi_epi16(high01, high23));
+  Bytes floats[4];
+  interleave_planes(planes, floats);
+  for (size_t i = 0; i < 4; ++i, sums += 8) {
+    _mm256_store_ps(sums, _mm256_load_ps(sums) + _mm256_castsi256_ps(floats[i]));
+  }
 }
 
 // Masks of 4 x 8 words, as bytes. Within each half of 16 bytes stand 4 words of each in turn, which makes
@@ -136,12 +149,6 @@ inline void short_categories(const float* const* rows, uint32_t feature, Bytes* 
 inline Bytes load_unaligned(const void* source) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(source));
 }
-inline __m128i load_half(const uint8_t* source) {
-  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(source));
-}
-inline Bytes load_halves(const uint8_t* low, const uint8_t* high) {
-  return _mm256_inserti128_si256(_mm256_castsi128_si256(load_half(low)), load_half(high), 1);
-}
 inline Bytes shuffle(Bytes bytes, Bytes control) { return _mm256_shuffle_epi8(bytes, control); }
 
 inline Bytes lane_numbers() {
@@ -170,21 +177,13 @@ inline float take_leaf(const Bytes* chunk, Bytes exit) {
   return _mm_cvtss_f32(_mm_castsi128_ps(_mm_unpacklo_epi16(low, high)));
 }
 
-inline void store_halves(float* low, float* high, Bytes bits) {
-  _mm_storeu_ps(low, _mm_castsi128_ps(_mm256_castsi256_si128(bits)));
-  _mm_storeu_ps(high, _mm_castsi128_ps(_mm256_extracti128_si256(bits, 1)));
-}
-
-// Interleaves the planes, within each half of 16 bytes.
-inline void store_floats(const Bytes* planes, float* floats) {
-  const Bytes low01 = _mm256_unpacklo_epi8(planes[0], planes[1]);
-  const Bytes high01 = _mm256_unpackhi_epi8(planes[0], planes[1]);
-  const Bytes low23 = _mm256_unpacklo_epi8(planes[2], planes[3]);
-  const Bytes high23 = _mm256_unpackhi_epi8(planes[2], planes[3]);
-  store_halves(floats, floats + 16, _mm256_unpacklo_epi16(low01, low23));
-  store_halves(floats + 4, floats + 20, _mm256_unpackhi_epi16(low01, low23));
-  store_halves(floats + 8, floats + 24, _mm256_unpacklo_epi16(high01, high23));
-  store_halves(floats + 12, floats + 28, _mm256_unpackhi_epi16(high01, high23));
+inline void store_floats(const Bytes* planes, float* target) {
+  Bytes floats[4];
+  interleave_planes(planes, floats);
+  for (size_t i = 0; i < 4; ++i, target += 4) {
+    _mm_storeu_ps(target, _mm_castsi128_ps(_mm256_castsi256_si128(floats[i])));
+    _mm_storeu_ps(target + 16, _mm_castsi128_ps(_mm256_extracti128_si256(floats[i], 1)));
+  }
 }
 
 // Of four windows, in each lane minus the number of keys there that are less than `above`. Together, so that

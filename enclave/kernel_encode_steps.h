@@ -3,6 +3,9 @@
 //
 //   Bytes, load, store, broadcast, greater, equal_bytes, add, subtract, &, |, ^, ~, and_not
 //   position_in_chunk, look_up    selection from 16 bytes
+//   select_bytes                  the same within each half of a vector; 0 where the top bit is set
+//   load_halves                   32 bytes from 16 and 16, anywhere
+//   interleave_low, interleave_high    of each half of two vectors, the first and the last 8 bytes in turn
 //   shift_left, shift_right       of each byte, with bits of its neighbour coming in
 //   make_keys                     a feature of 32 rows, as four byte planes
 //   short_categories              the same as categories
@@ -197,43 +200,102 @@ void make_split_conditions(const Plan& plan, const CategoryFeature& feature, con
   }
 }
 
-// Of numbers of some bits: whether they are below 0, 1, 2 ..., or at most 0, 1, 2 ... if `of_none` is all
-// ones. Each bit makes two comparisons of one, and a switch says which of the two comes first.
-inline void fill_comparisons(const Bytes* bits, uint32_t bit_count, const uint8_t* switches, Bytes of_none,
-                             Bytes* table) {
-  table[0] = of_none;
-  for (size_t bit = 0, size = 1; bit < bit_count; ++bit, size *= 2) {
+// Of numbers of four bits: whether they are below 0, 1, ... 15.
+CML_INLINE void fill_comparisons(const Bytes* bits, Bytes* below) {
+  below[0] = broadcast(0);
+  for (size_t bit = 0, size = 1; bit < kHalfBits; ++bit, size *= 2) {
     for (size_t n = 0; n < size; ++n) {
-      const Bytes if_less = and_not(bits[bit], table[n]), if_not_less = table[n] | ~bits[bit];
-      const Bytes exchanged = (if_less ^ if_not_less) & broadcast(*switches++);
-      table[n] = if_less ^ exchanged;
-      table[size + n] = if_not_less ^ exchanged;
+      below[size + n] = below[n] | ~bits[bit];
+      below[n] = and_not(bits[bit], below[n]);
     }
   }
 }
 
-// A number is below 16 h + l if its upper half is below h, or is h and its lower half is below l.
-void make_conditions(const Plan& plan, const Thermometer& thermometer, const EncodedRows& rows) {
-  Bytes bits[kBitVectors], low[kHalfCodes], high[kHalfCodes], high_or_equal[kHalfCodes];
-  for (size_t v = 0; v < kBitVectors; ++v) {
-    bits[v] =
-        load(rows.columns + std::min(v, rows.vector_count - 1) * rows.column_bytes + thermometer.column) ^
-        broadcast(0x80);
+// Half of transpose_bytes().
+template <typename Of>
+CML_INLINE void interleave_fours(const Of& vector, Bytes* interleaved) {
+  for (size_t i = 0; i < 4; ++i, interleaved += 4) {
+    const Bytes a = vector(i), b = vector(i + 4), c = vector(i + 8), d = vector(i + 12);
+    const Bytes low_ac = interleave_low(a, c), high_ac = interleave_high(a, c);
+    const Bytes low_bd = interleave_low(b, d), high_bd = interleave_high(b, d);
+    interleaved[0] = interleave_low(low_ac, low_bd);
+    interleaved[1] = interleave_high(low_ac, low_bd);
+    interleaved[2] = interleave_low(high_ac, high_bd);
+    interleaved[3] = interleave_high(high_ac, high_bd);
   }
+}
+
+// Of 16 vectors, within each half of 16 bytes: byte b of vector v becomes byte v of vector b.
+template <typename Of>
+CML_INLINE void transpose_bytes(const Of& vector, Bytes* transposed) {
+  Bytes half_way[16];
+  interleave_fours(vector, half_way);
+  interleave_fours([&](size_t i) { return half_way[i]; }, transposed);
+}
+
+// What the conditions of a column are put together from. Vector i is about the rows of bytes i and 16 + i of
+// a condition, and in each half byte n compares theirs with n.
+struct Comparisons {
+  Bytes low_below[16], high_below[16], high_at_least[16];
+};
+
+CML_INLINE void compare_halves(const Bytes* columns, Comparisons* comparisons) {
+  Bytes bits[kBitVectors], below[kHalfCodes];
+  for (size_t v = 0; v < kBitVectors; ++v) bits[v] = columns[v] ^ broadcast(0x80);
   transpose_bits(bits);
-  const uint8_t* switches = plan.switches.data() + thermometer.first_switch;
-  // Codes have no more bits than limits, but for that of missing values, which is below none of them either
-  // way.
-  fill_comparisons(bits, thermometer.low_bits(), switches, broadcast(0), low);
-  fill_comparisons(bits + kHalfBits, thermometer.high_bits(), switches + kHalfCodes, broadcast(0), high);
-  fill_comparisons(bits + kHalfBits, thermometer.high_bits(), switches + kHalfCodes, broadcast(0xff),
-                   high_or_equal);
-  uint8_t* condition = rows.conditions + thermometer.first_condition * kConditionBytes;
-  for (size_t h = 0; h < size_t{1} << thermometer.high_bits(); ++h) {
-    for (size_t l = 0; l < size_t{1} << thermometer.low_bits(); ++l, condition += kConditionBytes) {
-      store(condition, high[h] | (high_or_equal[h] & low[l]));
+  const auto compared = [&](size_t n) { return below[n]; };
+  fill_comparisons(bits, below);
+  transpose_bytes(compared, comparisons->low_below);
+  fill_comparisons(bits + kHalfBits, below);
+  transpose_bytes(compared, comparisons->high_below);
+  for (size_t i = 0; i < 16; ++i) comparisons->high_at_least[i] = ~comparisons->high_below[i];
+}
+
+// A number is below 16 h + l if its upper half is below h, or is not above h and its lower half is below l.
+// Of 16 secret limits at a time both halves are looked up, so that the addresses are the same for any.
+CML_INLINE void make_batch(const Comparisons& comparisons, const uint8_t* limits, uint8_t* conditions) {
+  const Bytes limit = load_halves(limits, limits);
+  const Bytes low = limit & broadcast(0x0f), high = shift_right<4>(limit) & broadcast(0x0f);
+  const Bytes above_high = add(high, broadcast(0x71));  // nothing is above 15: then the top bit is set
+  Bytes made[kConditionBatch];
+  transpose_bytes(
+      [&](size_t i) {
+        const Bytes is_above = select_bytes(comparisons.high_at_least[i], above_high);
+        return select_bytes(comparisons.high_below[i], high) |
+               and_not(is_above, select_bytes(comparisons.low_below[i], low));
+      },
+      made);
+  for (size_t i = 0; i < kConditionBatch; ++i) store(conditions + i * kConditionBytes, made[i]);
+}
+
+CML_INLINE Bytes one_condition(const Bytes* columns, uint8_t limit) {
+  const Bytes compared_with = broadcast(limit) ^ broadcast(0x80);
+  Bytes condition = broadcast(0);
+  for (size_t v = 0; v < kBitVectors; ++v) {
+    condition = condition | (greater(compared_with, columns[v]) & broadcast(1u << v));
+  }
+  return condition;
+}
+
+void make_conditions(const Plan& plan, const ColumnConditions& of_column, const EncodedRows& rows) {
+  Bytes columns[kBitVectors];
+  for (size_t v = 0; v < kBitVectors; ++v) {
+    columns[v] =
+        load(rows.columns + std::min(v, rows.vector_count - 1) * rows.column_bytes + of_column.column);
+  }
+  const uint8_t* limits = plan.condition_limits.data() + of_column.first_condition;
+  uint8_t* conditions = rows.conditions + of_column.first_condition * kConditionBytes;
+  uint32_t left = of_column.count;
+  if (left > kFewConditions) {
+    Comparisons comparisons;
+    compare_halves(columns, &comparisons);
+    for (; left > kFewConditions; left -= std::min(left, kConditionBatch), limits += kConditionBatch) {
+      make_batch(comparisons, limits, conditions);
+      conditions += kConditionBatch * kConditionBytes;
     }
   }
+  for (uint32_t i = 0; i < left; ++i)
+    store(conditions + i * kConditionBytes, one_condition(columns, limits[i]));
 }
 
 }  // namespace
@@ -254,7 +316,7 @@ void encode_rows(const Plan& plan, const float* rows, size_t row_count, const En
   for (const CategoryFeature& feature : plan.category_features) {
     if (feature.is_short != 0) make_split_conditions(plan, feature, encoded);
   }
-  for (const Thermometer& thermometer : plan.thermometers) make_conditions(plan, thermometer, encoded);
+  for (const ColumnConditions& of_column : plan.column_conditions) make_conditions(plan, of_column, encoded);
 }
 
 }  // namespace confidential_ml

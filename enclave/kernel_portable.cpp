@@ -63,6 +63,32 @@ inline Bytes look_up(const uint8_t* table, Bytes position) {
 }
 inline Bytes look_up_low(const uint8_t* table, Bytes at) { return look_up(table, at & broadcast(15)); }
 
+inline Bytes load_halves(const uint8_t* low, const uint8_t* high) {
+  Bytes bytes;
+  std::memcpy(&bytes, low, 16);
+  std::memcpy(reinterpret_cast<uint8_t*>(&bytes) + 16, high, 16);
+  return bytes;
+}
+inline Bytes interleave_low(Bytes a, Bytes b) {
+  Bytes both;
+  for (size_t i = 0; i < kLanes; ++i) both[i] = (i % 2 == 0 ? a : b)[i / 16 * 16 + i % 16 / 2];
+  return both;
+}
+inline Bytes interleave_high(Bytes a, Bytes b) {
+  Bytes both;
+  for (size_t i = 0; i < kLanes; ++i) both[i] = (i % 2 == 0 ? a : b)[i / 16 * 16 + 8 + i % 16 / 2];
+  return both;
+}
+inline Bytes select_bytes(Bytes halves, Bytes position) {
+  uint8_t tables[kLanes];
+  store(tables, halves);
+  const Bytes in_table = position & broadcast(0x8f);
+  Bytes found[2];
+  for (size_t h = 0; h < 2; ++h) found[h] = look_up(tables + 16 * h, in_table);
+  return load_halves(reinterpret_cast<const uint8_t*>(found),
+                     reinterpret_cast<const uint8_t*>(found + 1) + 16);
+}
+
 inline void add_planes(const Bytes* planes, float* sums) {
   for (size_t i = 0; i < kLanes; ++i) {
     uint32_t bits = 0;
@@ -102,12 +128,6 @@ inline void short_categories(const float* const* rows, uint32_t feature, Bytes* 
 // ---- for a single row ----
 
 inline Bytes load_unaligned(const void* source) { return load(source); }
-inline Bytes load_halves(const uint8_t* low, const uint8_t* high) {
-  Bytes bytes;
-  std::memcpy(&bytes, low, 16);
-  std::memcpy(reinterpret_cast<uint8_t*>(&bytes) + 16, high, 16);
-  return bytes;
-}
 inline Bytes shuffle(Bytes bytes, Bytes control) {
   Bytes found;
   for (size_t i = 0; i < kLanes; ++i) {

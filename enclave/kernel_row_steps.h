@@ -1,7 +1,7 @@
 // The algorithm of kernel.h for a single row, included after kernel_steps.h by the file that defines the
 // vectors. Besides those of kernel_steps.h it asks for
 //
-//   load_unaligned, load_halves    32 bytes from anywhere, from 16 and 16
+//   load_unaligned            32 bytes from anywhere
 //   add                       byte by byte
 //   lane_numbers              0, 1, 2 ...
 //   any                       whether a byte is not zero, as a mask

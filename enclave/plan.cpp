@@ -16,6 +16,7 @@ namespace {
 constexpr uint32_t kPaddingWorth = 2;
 // Up to here the loop of the other form costs more than the padding.
 constexpr uint32_t kSmallDepth = 3;
+constexpr size_t kCodes = 256;  // of a column
 
 // A threshold of a feature, ordered by both.
 using Threshold = uint64_t;
@@ -409,72 +410,58 @@ class Planner {
     }
   }
 
+  // For each limit that nodes ask of a column a condition, where the lots say. Too many: none at all.
   void make_conditions() {
-    SecretVector<uint8_t> is_asked_for(number_of(plan_.column_bytes));
-    each_complete_node([&](size_t n) { is_asked_for[number_of(plan_.node_columns[n])] = 1; });
-    SecretVector<uint32_t> of_column(is_asked_for.size());  // a condition, or a thermometer
-    uint64_t count = 0;
-    for (CategorySplit& split : plan_.category_splits) {
-      if (is_asked_for[number_of(split.column)] == 0) continue;
-      split.condition = of_column[number_of(split.column)] = static_cast<uint32_t>(count++);
-    }
-    for (const Window& window : plan_.windows) {
-      for (const uint32_t column : window.column) {
-        if (column == kNoColumn || is_asked_for[number_of(column)] == 0) continue;
-        const auto number = static_cast<uint32_t>(plan_.thermometers.size());
-        of_column[number_of(column)] = number;
-        plan_.thermometers.push_back(
-            {column, static_cast<uint32_t>(count), window.levels, number * 2 * kHalfCodes});
-        count += 1u << window.levels;
-      }
-    }
-    if (count == 0 || count > kMaxConditions) return give_up_conditions();
-    plan_.condition_count = static_cast<uint32_t>(count);
-    draw_switches();
+    SecretVector<uint32_t> entry_of_column(number_of(plan_.column_bytes), kNoColumn);
+    SecretVector<ColumnConditions> columns;
+    const auto entry_of = [&](uint32_t column) -> uint32_t& { return entry_of_column[number_of(column)]; };
+    each_complete_node([&](size_t n) {
+      uint32_t& entry = entry_of(plan_.node_columns[n]);
+      if (entry != kNoColumn) return;
+      entry = static_cast<uint32_t>(columns.size());
+      columns.push_back({plan_.node_columns[n], 0, 0});
+    });
+    if (columns.size() > kMaxConditions) return;
+    SecretVector<uint8_t> asked(columns.size() * kCodes);  // by entry and limit
+    const auto asked_by = [&](size_t n) -> uint8_t& {
+      return asked[entry_of(plan_.node_columns[n]) * kCodes + code_of(plan_.node_limits[n])];
+    };
+    each_complete_node([&](size_t n) { asked_by(n) = 1; });
+    for (size_t c = 0; c < columns.size(); ++c) draw_order(asked.data() + c * kCodes, &columns[c]);
+    if (plan_.condition_limits.size() > kMaxConditions) return plan_.condition_limits.clear();
+    plan_.condition_count = static_cast<uint32_t>(plan_.condition_limits.size());
     plan_.node_conditions.resize(plan_.node_limits.size());
     each_complete_node([&](size_t n) {
-      const uint32_t column = plan_.node_columns[n], own = of_column[number_of(column)];
-      const uint32_t condition = column < plan_.split_columns
-                                     ? condition_of(plan_.thermometers[own], code_of(plan_.node_limits[n]))
-                                     : own;
-      plan_.node_conditions[n] = condition * uint32_t{kConditionBytes};
+      const ColumnConditions& own = columns[entry_of(plan_.node_columns[n])];
+      plan_.node_conditions[n] = (own.first_condition + asked_by(n)) * uint32_t{kConditionBytes};
     });
+    for (CategorySplit& split : plan_.category_splits) {
+      const uint32_t entry = entry_of(split.column);
+      if (entry != kNoColumn) split.condition = columns[entry].first_condition;
+    }
+    for (const ColumnConditions& own : columns) {
+      if (own.column < plan_.split_columns) plan_.column_conditions.push_back(own);
+    }
   }
 
-  // A bit each.
-  void draw_switches() {
-    constexpr size_t kSwitches = 2 * kHalfCodes;
-    SecretVector<uint32_t> bits(plan_.thermometers.size());
-    static_assert(sizeof(uint32_t) * 8 == kSwitches);
+  // `asked`: the limits that are; and then their places.
+  void draw_order(uint8_t* asked, ColumnConditions* conditions) {
+    SecretVector<uint8_t>& limits = plan_.condition_limits;
+    const auto first = static_cast<uint32_t>(limits.size());
+    for (uint32_t limit = 0; limit < kCodes; ++limit) {
+      if (asked[limit] != 0) limits.push_back(static_cast<uint8_t>(limit));
+    }
+    const size_t count = limits.size() - first;
+    SecretVector<uint32_t> lots(count);
     const Status status =
-        platform_random(reinterpret_cast<uint8_t*>(bits.data()), bits.size() * sizeof(uint32_t));
+        platform_random(reinterpret_cast<uint8_t*>(lots.data()), lots.size() * sizeof(uint32_t));
     if (status != Status::kOk) throw RandomFailure();
-    plan_.switches.resize(bits.size() * kSwitches);
-    for (size_t i = 0; i < plan_.switches.size(); ++i) {
-      plan_.switches[i] = (bits[i / kSwitches] >> (i % kSwitches) & 1) != 0 ? 0xff : 0;
-    }
-  }
-
-  // Where the comparison with `number` ends, as fill_comparisons() of kernel_encode_steps.h places them.
-  static uint32_t place_of(uint32_t number, uint32_t bit_count, const uint8_t* switches) {
-    uint32_t place = 0;
-    for (uint32_t bit = 0; bit < bit_count; ++bit) {
-      const uint32_t is_switched = switches[(1u << bit) - 1 + place] & 1;
-      place |= ((number >> bit & 1) ^ is_switched) << bit;
-    }
-    return place;
-  }
-
-  uint32_t condition_of(const Thermometer& thermometer, uint32_t code) const {
-    const uint8_t* switches = plan_.switches.data() + thermometer.first_switch;
-    const uint32_t low = place_of(code % kHalfCodes, thermometer.low_bits(), switches);
-    const uint32_t high = place_of(code / kHalfCodes, thermometer.high_bits(), switches + kHalfCodes);
-    return thermometer.first_condition + (high << thermometer.low_bits()) + low;
-  }
-
-  void give_up_conditions() {
-    for (CategorySplit& split : plan_.category_splits) split.condition = kNoCondition;
-    plan_.thermometers = {};
+    for (size_t i = count; i-- > 1;) std::swap(limits[first + i], limits[first + (lots[i] * (i + 1) >> 32)]);
+    for (size_t i = 0; i < count; ++i) asked[limits[first + i]] = static_cast<uint8_t>(i);
+    conditions->first_condition = first;
+    conditions->count = static_cast<uint32_t>(count);
+    if (count % kConditionBatch > kFewConditions)
+      limits.resize(limits.size() + kConditionBatch - count % kConditionBatch);
   }
 
   const Model& model_;
@@ -518,10 +505,10 @@ void reuse_slots(const Part& part, GeneralNode* nodes) {
 
 size_t Plan::size() const {
   return bytes_of(windows) + bytes_of(keys) + bytes_of(key_tables) + bytes_of(category_features) +
-         bytes_of(category_splits) + bytes_of(category_chunks) + bytes_of(thermometers) + bytes_of(switches) +
-         bytes_of(trees) + bytes_of(parts) + bytes_of(links) + bytes_of(node_columns) +
-         bytes_of(node_limits) + bytes_of(node_conditions) + bytes_of(general_nodes) + bytes_of(leaves) +
-         for_row.size();
+         bytes_of(category_splits) + bytes_of(category_chunks) + bytes_of(column_conditions) +
+         bytes_of(condition_limits) + bytes_of(trees) + bytes_of(parts) + bytes_of(links) +
+         bytes_of(node_columns) + bytes_of(node_limits) + bytes_of(node_conditions) +
+         bytes_of(general_nodes) + bytes_of(leaves) + for_row.size();
 }
 
 Plan make_plan(const Model& model) {

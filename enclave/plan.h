@@ -41,6 +41,8 @@ inline constexpr uint32_t kNoColumn = UINT32_MAX;
 inline constexpr size_t kConditionBytes = 32;              // a bit for each row of kBitVectors vectors
 inline constexpr size_t kBitVectors = 8;                   // vectors whose rows share a byte of bits
 inline constexpr uint32_t kHalfBits = 4, kHalfCodes = 16;  // a code of 8 bits is two halves
+inline constexpr uint32_t kConditionBatch = 16;            // conditions of a column that are made together
+inline constexpr uint32_t kFewConditions = 6;              // so many take longer together than one by one
 inline constexpr uint32_t kMaxConditions = 1u << 17;       // 4 MiB for each thread
 inline constexpr uint32_t kNoCondition = UINT32_MAX;
 
@@ -79,18 +81,13 @@ struct CategoryChunk {
   uint32_t number;
 };
 
-// The conditions `column < limit` of a numeric column, for 2^bits limits from -128 on: its code in unary.
-// Their order is drawn by lot for each of them when a model is loaded, bit by bit, and no address tells it
-// while they are made. So which condition a node asks for, which is an address, tells less of its threshold's
-// place among the others; docs/threat-model.md says what is left.
-struct Thermometer {
+// The conditions `column < limit` that nodes ask of a numeric column, in an order that is drawn by lot when a
+// model is loaded and that no address tells while they are made. So which condition a node asks for, which is
+// an address, tells nothing of its limit.
+struct ColumnConditions {
   uint32_t column;
   uint32_t first_condition;
-  uint32_t bits;
-  uint32_t first_switch;  // of those that order the lower halves; kHalfCodes on, the higher halves
-
-  uint32_t low_bits() const { return bits < kHalfBits ? bits : kHalfBits; }
-  uint32_t high_bits() const { return bits - low_bits(); }
+  uint32_t count;
 };
 
 struct Part {
@@ -134,8 +131,8 @@ struct Plan {
   SecretVector<CategoryFeature> category_features;
   SecretVector<CategorySplit> category_splits;
   SecretVector<CategoryChunk> category_chunks;
-  SecretVector<Thermometer> thermometers;
-  SecretVector<uint8_t> switches;  // masks
+  SecretVector<ColumnConditions> column_conditions;
+  SecretVector<uint8_t> condition_limits;  // of each condition: a column's codes are below it
   SecretVector<PlannedTree> trees;
   SecretVector<Part> parts;
   SecretVector<Link> links;

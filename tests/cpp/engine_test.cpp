@@ -2,8 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <map>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "enclave/forest.h"
@@ -136,24 +140,86 @@ TEST(Plan, IsBounded) {
   }
 }
 
-// Every switch is set in some loads and not in others, and no result depends on it.
+using Limits = std::vector<uint8_t>;
+
+// By column, those that nodes of complete parts ask for; each finds its own.
+std::map<uint32_t, std::set<uint8_t>> limits_asked_for(const Plan& plan) {
+  std::map<uint32_t, std::set<uint8_t>> asked;
+  for (const Part& part : plan.parts) {
+    for (size_t n = part.first_node; part.depth != 0 && n < part.first_node + part.node_count; ++n) {
+      const auto limit = static_cast<uint8_t>(plan.node_limits[n] ^ INT8_MIN);
+      if (limit == 0 || plan.node_columns[n] >= plan.split_columns) continue;
+      asked[plan.node_columns[n]].insert(limit);
+      EXPECT_EQ(limit, plan.condition_limits[plan.node_conditions[n] / kConditionBytes]);
+    }
+  }
+  return asked;
+}
+
+// By column, in the order of the conditions.
+std::map<uint32_t, Limits> limits_in_order(const Plan& plan) {
+  std::map<uint32_t, Limits> limits;
+  for (const ColumnConditions& own : plan.column_conditions) {
+    const uint8_t* begin = plan.condition_limits.data() + own.first_condition;
+    limits[own.column].assign(begin, begin + own.count);
+  }
+  return limits;
+}
+
+// Each column's conditions are those that nodes ask for and no more, each once.
+TEST(Plan, HasTheConditionsThatNodesAskFor) {
+  size_t columns = 0;
+  for (const NamedModel& named : engine_models(3)) {
+    const Plan plan = make_plan(parsed(named.model));
+    if (plan.condition_count == 0) continue;
+    const auto asked = limits_asked_for(plan);
+    const auto limits = limits_in_order(plan);
+    EXPECT_EQ(asked.size(), limits.size()) << named.name;
+    for (const auto& [column, own] : limits) {
+      ASSERT_EQ(1u, asked.count(column)) << named.name;
+      EXPECT_EQ(asked.at(column), std::set<uint8_t>(own.begin(), own.end())) << named.name;
+      EXPECT_EQ(asked.at(column).size(), own.size()) << named.name;
+    }
+    columns += limits.size();
+  }
+  EXPECT_LT(100u, columns);
+}
+
+// In every load they have another order, in which each has any place as often. No result depends on it.
 TEST(Plan, DrawsTheOrderOfConditionsByLot) {
+  constexpr size_t kLoads = 400;
   Random random(4);
   const BuiltModel model = engine_models(1)[8].model;
   const Floats rows = engine_rows(model, 200, &random);
   const PlainForest plain(parsed(model));
   const Floats expected = margins_of(plain, all_rounds(plain.model()), rows, {});
-  std::vector<size_t> set_count(make_plan(parsed(model)).switches.size());
-  ASSERT_LT(0u, set_count.size());
-  for (int load = 0; load < 50; ++load) {
-    const Plan plan = make_plan(parsed(model));
-    for (size_t i = 0; i < set_count.size(); ++i) set_count[i] += plan.switches[i] != 0;
+  std::map<std::pair<uint32_t, uint8_t>, size_t> places;  // by column and limit, their sum
+  std::map<uint32_t, size_t> at_rank;                     // how many were where sorting would put them
+  std::map<uint32_t, Limits> limits;
+  for (size_t load = 0; load < kLoads; ++load) {
+    limits = limits_in_order(make_plan(parsed(model)));
+    for (const auto& [column, own] : limits) {
+      Limits sorted = own;
+      std::sort(sorted.begin(), sorted.end());
+      for (size_t i = 0; i < own.size(); ++i) {
+        places[{column, own[i]}] += i;
+        at_rank[column] += own[i] == sorted[i];
+      }
+    }
+    if (load % 50 != 0) continue;
     const Forest forest(parsed(model));
     EXPECT_EQ(0u, differences(expected, margins_of(forest, all_rounds(plain.model()), rows, {})));
   }
-  for (const size_t count : set_count) {
-    EXPECT_LT(0u, count);
-    EXPECT_GT(50u, count);
+  ASSERT_LT(1u, limits.size());
+  for (const auto& [column, own] : limits) {
+    const auto count = static_cast<double>(own.size());
+    ASSERT_LT(1.0, count);
+    EXPECT_NEAR(kLoads, static_cast<double>(at_rank[column]), 6 * std::sqrt(kLoads));  // one in each load
+    const double deviation = std::sqrt((count * count - 1) / 12 / kLoads);
+    for (const uint8_t limit : own) {
+      const double mean = static_cast<double>(places[{column, limit}]) / kLoads;
+      EXPECT_NEAR((count - 1) / 2, mean, 6 * deviation) << +limit << " of column " << column;
+    }
   }
 }
 

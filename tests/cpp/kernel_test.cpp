@@ -244,59 +244,68 @@ TEST(Bits, AreTransposedWithinEachByte) {
   }
 }
 
-// Where a comparison with a number ends: what the switches do with the numbers, one bit after the other.
-std::vector<uint32_t> places_of(uint32_t bit_count, const uint8_t* switches) {
-  std::vector<uint32_t> numbers = {0};
-  for (uint32_t bit = 0; bit < bit_count; ++bit) {
-    const size_t size = numbers.size();
-    for (size_t n = 0; n < size; ++n) {
-      numbers.push_back(numbers[n] + (1u << bit));
-      if (*switches++ != 0) std::swap(numbers[n], numbers[size + n]);
+TEST(Bytes, AreTransposedWithinEachHalf) {
+  std::mt19937 random(14);
+  Lanes before[16];
+  for (Lanes& vector : before) vector = random_lanes(&random);
+  Bytes transposed[16];
+  transpose_bytes([&](size_t v) { return load(before[v].bytes); }, transposed);
+  for (size_t b = 0; b < 16; ++b) {
+    const Lanes after = lanes_of(transposed[b]);
+    for (size_t i = 0; i < kLanes; ++i) {
+      EXPECT_EQ(before[i % 16].bytes[i / 16 * 16 + b], after.bytes[i]) << "byte " << b << " of vectors";
     }
   }
-  std::vector<uint32_t> places(numbers.size());
-  for (uint32_t place = 0; place < numbers.size(); ++place) places[numbers[place]] = place;
-  return places;
 }
 
-// Of so many vectors, for 2^bits limits: every condition, of every row that there is.
-void expect_conditions(size_t vector_count, uint32_t bits, std::mt19937* random) {
+TEST(Bytes, AreSelectedFromTheirOwnHalfUnlessTheTopBitIsSet) {
+  std::mt19937 random(15);
+  const Lanes halves = random_lanes(&random);
+  for (uint32_t round = 0; round < 50; ++round) {
+    Lanes position = random_lanes(&random);
+    for (uint8_t& byte : position.bytes) byte &= 0x8f;
+    const Lanes found = lanes_of(select_bytes(load(halves.bytes), load(position.bytes)));
+    for (size_t i = 0; i < kLanes; ++i) {
+      const uint8_t at = position.bytes[i];
+      EXPECT_EQ(at < 16 ? halves.bytes[i / 16 * 16 + at] : 0, found.bytes[i]);
+    }
+  }
+}
+
+// Of so many vectors: every condition, of every row that there is, in the order of the limits.
+void expect_conditions(size_t vector_count, uint32_t asked_for, std::mt19937* random) {
+  constexpr uint32_t kBefore = 3;
   std::vector<Lanes> columns(2 * vector_count);
   for (Lanes& column : columns) column = random_lanes(random);
   for (size_t v = 0; v < vector_count; ++v) {
     columns[2 * v + 1].bytes[0] = 0x7f;  // missing, and goes right
     columns[2 * v + 1].bytes[1] = 0x80;  // missing, and goes left
   }
-  std::vector<Lanes> conditions(3 + (1u << bits), Lanes{});
+  const uint32_t rest = asked_for % kConditionBatch;
+  const size_t count = kBefore + asked_for + (rest > kFewConditions ? kConditionBatch - rest : 0);
+  std::vector<Lanes> conditions(count + 1, Lanes{});
   const EncodedRows rows{vector_count, columns[0].bytes, 2 * kLanes, conditions[0].bytes};
   Plan plan{};
-  plan.switches.resize(7 + 2 * kHalfCodes);
-  for (uint8_t& mask : plan.switches) mask = (*random)() % 2 != 0 ? 0xff : 0;
-  const Thermometer thermometer{kLanes, 3, bits, 7};
-  make_conditions(plan, thermometer, rows);
-  const auto low = places_of(thermometer.low_bits(), plan.switches.data() + 7);
-  const auto high = places_of(thermometer.high_bits(), plan.switches.data() + 7 + kHalfCodes);
-  for (uint32_t limit = 0; limit < 1u << bits; ++limit) {
-    const size_t place =
-        (size_t{high[limit / kHalfCodes]} << thermometer.low_bits()) + low[limit % kHalfCodes];
-    for (size_t v = 0; v < vector_count; ++v) {
-      for (size_t i = 0; i < kLanes; ++i) {
-        const uint8_t code = columns[2 * v + 1].bytes[i] ^ 0x80;
-        // Codes are those of so many thresholds, or the largest.
-        if (code >= 1u << bits && code != 0xff) continue;
-        EXPECT_EQ(code < limit, bit_of(conditions[3 + place].bytes, v, i))
-            << limit << " of " << bits << " bits";
-      }
+  for (size_t i = 0; i < count; ++i) plan.condition_limits.push_back(static_cast<uint8_t>((*random)()));
+  make_conditions(plan, {kLanes, kBefore, asked_for}, rows);
+  for (size_t c = kBefore; c < count; ++c) {
+    const uint8_t limit = plan.condition_limits[c];
+    for (size_t i = 0; i < vector_count * kLanes; ++i) {
+      const uint8_t code = columns[i / kLanes * 2 + 1].bytes[i % kLanes] ^ 0x80;
+      EXPECT_EQ(code < limit, bit_of(conditions[c].bytes, i / kLanes, i % kLanes)) << +code << " " << +limit;
     }
   }
-  for (size_t i = 0; i < 3 * kLanes; ++i)
-    EXPECT_EQ(0, conditions[i / kLanes].bytes[i % kLanes]) << "before them";
+  for (const size_t outside : {size_t{0}, size_t{kBefore - 1}, count}) {
+    for (const uint8_t byte : conditions[outside].bytes) EXPECT_EQ(0, byte) << "written outside";
+  }
 }
 
 TEST(Condition, IsWhetherTheColumnIsBelowTheLimit) {
   std::mt19937 random(12);
-  for (uint32_t bits = 1; bits <= 8; ++bits) {
-    for (const size_t vector_count : {1u, 3u, 8u}) expect_conditions(vector_count, bits, &random);
+  for (const size_t vector_count : {1u, 3u, 8u}) {
+    for (const uint32_t count : {1u, 6u, 7u, 16u, 22u, 23u, 64u, 255u}) {
+      expect_conditions(vector_count, count, &random);
+    }
   }
 }
 
