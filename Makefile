@@ -9,7 +9,7 @@
 #   make check   the checks on the code alone (format, lint, types, layers)
 #   make bench   measure, beside XGBoost and the fast libraries that run its models; writes docs/benchmarks.md;
 #                BENCH="--quick" tries it out, BENCH="--help" lists the options
-#   make bench-compilers  the engine built by clang beside the one built by gcc
+#   make bench-compilers  the engine built by clang, plain and hardened, beside the one built by gcc
 #   make tsan-test    the C++ tests under ThreadSanitizer
 #   make load    requests per second of the server's routes beside an empty one
 #   make soak    many clients for SOAK_SECONDS while models are swapped every second
