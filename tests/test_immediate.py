@@ -487,6 +487,16 @@ def test_of_requests_in_one_piece_the_first_is_answered_at_once(ways: Ways, runn
     runner.run(pipelined())
 
 
+def test_nobody_writes_lines_of_the_log(ways: Ways, runner: asyncio.Runner, caplog: pytest.LogCaptureFixture) -> None:
+    """With requests that are none, or that ask for another protocol."""
+    caplog.set_level("INFO")
+    for sent in (b"\0\r\n\r\n", PLAIN[0].bytes + b"\0", ODD[-1].bytes, Request(version="9.9").bytes):
+        assert b"HTTP/1.1" in runner.run(ways.ask(sent))
+    upgrade = Request(CONFIDENTIAL, b"", {"Connection": "Upgrade", "Upgrade": "websocket"})
+    assert runner.run(ways.ask(upgrade.bytes)).startswith(b"HTTP/1.1 200")
+    assert [record.getMessage() for record in caplog.records] == []
+
+
 @pytest.mark.parametrize(
     ("url", "is_found"),
     [
