@@ -48,9 +48,11 @@ class Transport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__({"sockname": ("127.0.0.1", 8080), "peername": ("127.0.0.1", 5)})
         self.written = b""
-        self.is_closed = False
+        self.is_closed = self.is_lost = False
 
     def write(self, data: Any) -> None:
+        if self.is_lost:
+            raise RuntimeError("the handler is closed")  # as uvloop has it
         self.written += bytes(data)
 
     def is_closing(self) -> bool:
@@ -94,6 +96,7 @@ class Connection:
         return found
 
     def end(self) -> None:
+        self.transport.is_closed = self.transport.is_lost = True
         self.protocol.connection_lost(None)
 
 
@@ -494,6 +497,27 @@ def test_nobody_writes_lines_of_the_log(ways: Ways, runner: asyncio.Runner, capl
         assert b"HTTP/1.1" in runner.run(ways.ask(sent))
     upgrade = Request(CONFIDENTIAL, b"", {"Connection": "Upgrade", "Upgrade": "websocket"})
     assert runner.run(ways.ask(upgrade.bytes)).startswith(b"HTTP/1.1 200")
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+def test_a_client_that_goes_away_is_no_defect(
+    ways: Ways, runner: asyncio.Runner, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether the request under way is the newest, or others wait for its answer."""
+
+    async def gone(count: int, ticks: int) -> None:
+        connection = Connection(ways.app, ways.immediate)
+        connection.protocol.data_received(ODD[0].bytes + PLAIN[1].bytes * count)
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        written = connection.transport.written
+        connection.end()
+        assert await connection.send() == written
+        assert ways.serving.admission.requests == 0
+
+    for count in (0, 1, 3):
+        for ticks in range(count + 2):
+            runner.run(gone(count, ticks))
     assert [record.getMessage() for record in caplog.records] == []
 
 

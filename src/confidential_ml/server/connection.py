@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from confidential_ml.server.body import REFUSAL, too_late
 from confidential_ml.server.errors import ERROR_HEADER, HttpError, own_form
@@ -72,6 +72,7 @@ class _LimitedProtocol(HttpToolsProtocol):
         self._is_one_answered = False  # for the piece of bytes that is being read
         self._held: Target | None = None  # what the application is not yet told of: perhaps it is answered at_once
         self._held_body = b""
+        self._running: RequestResponseCycle | None = None  # the last one the application began with
         if len(self.connections) > self.connection_limits.connections:
             self._refuse(HttpError(503, "busy", "too many connections; come again later", {"Retry-After": "1"}))
             return
@@ -80,6 +81,10 @@ class _LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         self._stop_write_timer()
+        if self._running is not None:
+            # uvicorn tells the newest request alone, which may wait for this one; an answer would be written to nobody.
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -208,6 +213,8 @@ class _LimitedProtocol(HttpToolsProtocol):
         # After a immediate answer in the same piece of bytes the connection is taken for idle.
         self._unset_keepalive_if_required()
         super().on_headers_complete()
+        if not self.pipeline:
+            self._running = self.cycle
 
     # ---- time is over -----------------------------------------------------------------------------------------------
 
@@ -272,6 +279,8 @@ class _LimitedProtocol(HttpToolsProtocol):
             self._stop_write_timer()
 
     def on_response_complete(self) -> None:
+        if self.pipeline:
+            self._running = self.pipeline[-1][0]
         super().on_response_complete()
         if self.transport.is_closing():
             self._abort_later()
