@@ -171,17 +171,22 @@ class Request:
     version: str = "1.1"
 
     @property
-    def bytes(self) -> bytes:
+    def headers_sent(self) -> list[tuple[str, str]]:
         usual: dict[str, Any] = {
             "Host": "localhost:8080",
             "Authorization": f"Bearer {TOKENS['client']}",
             "Content-Type": "application/octet-stream" if self.path == CONFIDENTIAL else "application/json",
             "Content-Length": str(len(self.body)),
         }
-        lines = [f"{self.method} {self.path} HTTP/{self.version}"]
+        sent: list[tuple[str, str]] = []
         for name, value in {**usual, **self.headers}.items():
             values = value if isinstance(value, list) else [] if value is None else [value]
-            lines += [f"{name}: {one}" for one in values]
+            sent += [(name, one) for one in values]
+        return sent
+
+    @property
+    def bytes(self) -> bytes:
+        lines = [f"{self.method} {self.path} HTTP/{self.version}", *(f"{n}: {v}" for n, v in self.headers_sent)]
         return "\r\n".join([*lines, "", ""]).encode("latin-1") + self.body
 
 
@@ -197,6 +202,8 @@ PLAIN = [
     Request(headers={"Authorization": f"bEARER  {TOKENS['owner']}"}),
     Request(headers={"Accept": "*/*", "User-Agent": "x", "Accept-Encoding": "gzip", "X-Forwarded-For": "1.2.3.4"}),
     Request(headers={"Connection": "keep-alive"}),
+    # RFC 9110, 5.5: what stands around a value is not of it.
+    Request(headers={name: f"  {value}\t " for name, value in Request().headers_sent}),
     Request(CONFIDENTIAL, GARBAGE),
     Request(CONFIDENTIAL, b"\xff" * 20),
     Request(CONFIDENTIAL, b""),
@@ -266,6 +273,10 @@ ODD = [
     Request(
         body=b"%x\r\n%b\r\n0\r\n\r\n" % (len(ROW), ROW),
         headers={"Content-Length": None, "Transfer-Encoding": "chunked"},
+    ),
+    Request(
+        body=b"%x\r\n%b\r\n0\r\n\r\n" % (len(ROW), ROW),
+        headers={"Content-Length": None, "Transfer-Encoding": "gzip, chunked"},
     ),
     *[
         Request(body=body, headers={"Content-Length": None, "Transfer-Encoding": "chunked"})

@@ -124,7 +124,7 @@ class _LimitedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         # A trailer is no header: it comes after the headers were judged, and must not add to them.
         if self._is_in_head:
-            super().on_header(name, value)
+            super().on_header(name, value.rstrip(b" \t"))  # the parser leaves what stands before the end of the line
 
     def on_headers_complete(self) -> None:
         limits = self.connection_limits
