@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,9 +97,9 @@ class Connection:
         found, self.transport.written = self.transport.written, b""
         return found
 
-    def end(self) -> None:
+    def end(self, error: Exception | None = None) -> None:
         self.transport.is_closed = self.transport.is_lost = True
-        self.protocol.connection_lost(None)
+        self.protocol.connection_lost(error)
 
 
 class Ways:
@@ -530,6 +532,24 @@ def test_a_client_that_goes_away_is_no_defect(
         for ticks in range(count + 2):
             runner.run(gone(count, ticks))
     assert [record.getMessage() for record in caplog.records] == []
+
+
+@pytest.mark.parametrize("request_", [PLAIN[0], ODD[0]], ids=["immediate", "other"])
+@pytest.mark.parametrize("error", [None, ConnectionResetError()], ids=["closed", "reset"])
+def test_nothing_is_kept_of_a_connection_that_is_gone(
+    ways: Ways, runner: asyncio.Runner, request_: Request, error: Exception | None
+) -> None:
+    """Not even by a timer."""
+
+    async def gone() -> weakref.ref[Any]:
+        connection = Connection(ways.app, ways.immediate)
+        assert await connection.send(request_.bytes)
+        connection.end(error)
+        return weakref.ref(connection.protocol)
+
+    kept = runner.run(gone())
+    gc.collect()
+    assert kept() is None
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,8 @@ class _LimitedProtocol(HttpToolsProtocol):
             self._running.disconnected = True
             self._running.message_event.set()
         super().connection_lost(exc)
+        # After a reset uvicorn lets it run, and it keeps the last request: thousands, for more than a minute.
+        self._unset_keepalive_if_required()
 
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:
