@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,9 +50,11 @@ class Transport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__({"sockname": ("127.0.0.1", 8080), "peername": ("127.0.0.1", 5)})
         self.written = b""
-        self.is_closed = False
+        self.is_closed = self.is_lost = False
 
     def write(self, data: Any) -> None:
+        if self.is_lost:
+            raise RuntimeError("the handler is closed")  # as uvloop has it
         self.written += bytes(data)
 
     def is_closing(self) -> bool:
@@ -93,8 +97,9 @@ class Connection:
         found, self.transport.written = self.transport.written, b""
         return found
 
-    def end(self) -> None:
-        self.protocol.connection_lost(None)
+    def end(self, error: Exception | None = None) -> None:
+        self.transport.is_closed = self.transport.is_lost = True
+        self.protocol.connection_lost(error)
 
 
 class Ways:
@@ -168,17 +173,22 @@ class Request:
     version: str = "1.1"
 
     @property
-    def bytes(self) -> bytes:
+    def headers_sent(self) -> list[tuple[str, str]]:
         usual: dict[str, Any] = {
             "Host": "localhost:8080",
             "Authorization": f"Bearer {TOKENS['client']}",
             "Content-Type": "application/octet-stream" if self.path == CONFIDENTIAL else "application/json",
             "Content-Length": str(len(self.body)),
         }
-        lines = [f"{self.method} {self.path} HTTP/{self.version}"]
+        sent: list[tuple[str, str]] = []
         for name, value in {**usual, **self.headers}.items():
             values = value if isinstance(value, list) else [] if value is None else [value]
-            lines += [f"{name}: {one}" for one in values]
+            sent += [(name, one) for one in values]
+        return sent
+
+    @property
+    def bytes(self) -> bytes:
+        lines = [f"{self.method} {self.path} HTTP/{self.version}", *(f"{n}: {v}" for n, v in self.headers_sent)]
         return "\r\n".join([*lines, "", ""]).encode("latin-1") + self.body
 
 
@@ -194,6 +204,8 @@ PLAIN = [
     Request(headers={"Authorization": f"bEARER  {TOKENS['owner']}"}),
     Request(headers={"Accept": "*/*", "User-Agent": "x", "Accept-Encoding": "gzip", "X-Forwarded-For": "1.2.3.4"}),
     Request(headers={"Connection": "keep-alive"}),
+    # RFC 9110, 5.5: what stands around a value is not of it.
+    Request(headers={name: f"  {value}\t " for name, value in Request().headers_sent}),
     Request(CONFIDENTIAL, GARBAGE),
     Request(CONFIDENTIAL, b"\xff" * 20),
     Request(CONFIDENTIAL, b""),
@@ -263,6 +275,10 @@ ODD = [
     Request(
         body=b"%x\r\n%b\r\n0\r\n\r\n" % (len(ROW), ROW),
         headers={"Content-Length": None, "Transfer-Encoding": "chunked"},
+    ),
+    Request(
+        body=b"%x\r\n%b\r\n0\r\n\r\n" % (len(ROW), ROW),
+        headers={"Content-Length": None, "Transfer-Encoding": "gzip, chunked"},
     ),
     *[
         Request(body=body, headers={"Content-Length": None, "Transfer-Encoding": "chunked"})
@@ -485,6 +501,55 @@ def test_of_requests_in_one_piece_the_first_is_answered_at_once(ways: Ways, runn
         connection.end()
 
     runner.run(pipelined())
+
+
+def test_nobody_writes_lines_of_the_log(ways: Ways, runner: asyncio.Runner, caplog: pytest.LogCaptureFixture) -> None:
+    """With requests that are none, or that ask for another protocol."""
+    caplog.set_level("INFO")
+    for sent in (b"\0\r\n\r\n", PLAIN[0].bytes + b"\0", ODD[-1].bytes, Request(version="9.9").bytes):
+        assert b"HTTP/1.1" in runner.run(ways.ask(sent))
+    upgrade = Request(CONFIDENTIAL, b"", {"Connection": "Upgrade", "Upgrade": "websocket"})
+    assert runner.run(ways.ask(upgrade.bytes)).startswith(b"HTTP/1.1 200")
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+def test_a_client_that_goes_away_is_no_defect(
+    ways: Ways, runner: asyncio.Runner, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether the request under way is the newest, or others wait for its answer."""
+
+    async def gone(count: int, ticks: int) -> None:
+        connection = Connection(ways.app, ways.immediate)
+        connection.protocol.data_received(ODD[0].bytes + PLAIN[1].bytes * count)
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        written = connection.transport.written
+        connection.end()
+        assert await connection.send() == written
+        assert ways.serving.admission.requests == 0
+
+    for count in (0, 1, 3):
+        for ticks in range(count + 2):
+            runner.run(gone(count, ticks))
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+@pytest.mark.parametrize("request_", [PLAIN[0], ODD[0]], ids=["immediate", "other"])
+@pytest.mark.parametrize("error", [None, ConnectionResetError()], ids=["closed", "reset"])
+def test_nothing_is_kept_of_a_connection_that_is_gone(
+    ways: Ways, runner: asyncio.Runner, request_: Request, error: Exception | None
+) -> None:
+    """Not even by a timer."""
+
+    async def gone() -> weakref.ref[Any]:
+        connection = Connection(ways.app, ways.immediate)
+        assert await connection.send(request_.bytes)
+        connection.end(error)
+        return weakref.ref(connection.protocol)
+
+    kept = runner.run(gone())
+    gc.collect()
+    assert kept() is None
 
 
 @pytest.mark.parametrize(

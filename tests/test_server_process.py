@@ -318,6 +318,21 @@ def test_an_upgrade_is_passed_over_or_refused_but_never_loses_a_body(server: Ser
     assert b"send no Upgrade" in answer
 
 
+@pytest.mark.parametrize("method", ["GET", "CONNECT"])
+def test_what_follows_an_upgrade_is_the_next_request(server: ServerProcess, method: str) -> None:
+    """Whole, or cut in two by the network: else the body would be taken for a request."""
+    upgrade = head(method, "/health", Connection="Upgrade", Upgrade="h2c")
+    body = head("GET", "/models")
+    last = head(Content_Length=len(body), Connection="close")
+    for rest in (b"", head("GET", "/nothing")):
+        with connected(server) as connection:
+            connection.sendall(upgrade + rest + last)
+            time.sleep(0.1)
+            connection.sendall(body)
+            statuses = re.findall(rb"HTTP/1\.1 ([0-9]{3})", received(connection))
+        assert statuses == [{"GET": b"200", "CONNECT": b"405"}[method], *([b"404"] if rest else []), b"400"]
+
+
 def test_bodies_that_are_too_large_are_refused_before_they_are_sent(server: ServerProcess) -> None:
     with connected(server) as connection:
         connection.sendall(head(Content_Length=1 << 40, Expect="100-continue"))

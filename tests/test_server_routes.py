@@ -441,6 +441,10 @@ def test_media_types_and_encodings(ask: Asked) -> None:
     for kind in ("text/plain", "application/json; charset=latin-1", "application/json; x=1", ""):
         assert error_of(post(content_type=kind)) == (415, "media_type_wrong")
     assert error_of(post(content_type="application/json", content_encoding="gzip")) == (415, "media_type_wrong")
+    assert error_of(post(content_type="application/json", transfer_encoding="gzip, chunked")) == (
+        415,
+        "media_type_wrong",
+    )
     assert error_of(post("/confidential", content_type="application/json")) == (415, "media_type_wrong")
     assert error_of(post("/model/upload", content_type="text/plain")) == (415, "media_type_wrong")
 
@@ -576,6 +580,8 @@ def test_a_server_on_loopback_is_asked_under_no_other_name(ask_with: Callable[..
         assert with_host(ask, other) == (421, "host_unknown")
     assert with_host(ask) == (421, "host_unknown")
     assert with_host(ask, "localhost", "localhost") == (421, "host_unknown")
+    # No name is so long, and what was found out of it would be kept.
+    assert with_host(ask, f"localhost:{'1' * 300}") == (421, "host_unknown")
 
 
 def test_names_can_be_allowed(ask_with: Callable[..., Asked]) -> None:

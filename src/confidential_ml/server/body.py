@@ -134,6 +134,8 @@ def _declared_length(headers: Headers) -> int | None:
             length = int(value)
         elif name == b"content-encoding" and value.lower() != b"identity":
             raise HttpError(415, "media_type_wrong", "bodies with a Content-Encoding are not taken; send it unpacked")
+        elif name == b"transfer-encoding" and value.lower() != b"chunked":
+            raise HttpError(415, "media_type_wrong", "bodies may be chunked, and not packed; send it unpacked")
     return length
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Hosts", "host_name"]
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
-_KEPT = 256
+_KEPT, _LONGEST = 256, 300  # a name has at most 255 bytes, and a port six
 
 
 def host_name(authority: str) -> str:
@@ -48,7 +48,7 @@ class Hosts:
         if self._allowed is None:
             return
         given = [value for name, value in headers if name == b"host"]
-        if len(given) != 1 or not self._is_allowed(given[0]):
+        if len(given) != 1 or len(given[0]) > _LONGEST or not self._is_allowed(given[0]):
             raise HttpError(
                 421,
                 "host_unknown",
