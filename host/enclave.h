@@ -82,6 +82,8 @@ class Enclave {
   void unload_model(uint64_t handle);
   ModelDescription describe_model(uint64_t handle);
   void predict(const PredictRequest& request);
+  // Does so if that is done sooner than another thread could be let in, and waits for nobody.
+  bool predict_if_short(const PredictRequest& request);
 
   // docs/protocol.md; in simulation a report body stands where the quote belongs.
   std::string evidence(ByteView nonce);
@@ -102,6 +104,8 @@ class Enclave {
   class Call;
   class Prediction;
   class Blocks;
+  template <typename Body>
+  void then_finish_deferred(const Body& body);
   void predict_all(const PredictRequest& request);
   void predict_blocks(const Prediction& prediction, const PredictRequest& request, Blocks* blocks);
   void predict_block(const Prediction& prediction, const PredictRequest& request, size_t first_row,

@@ -24,6 +24,8 @@ constexpr std::chrono::milliseconds kInterruptible{50};
 // The work that is worth a thread, which costs some 20 microseconds to start, in nodes x rows. A node takes
 // 5 to 20 picoseconds per row.
 constexpr size_t kThreadWork = size_t{20} << 20;
+// A microsecond or two.
+constexpr size_t kShortWork = size_t{16} << 10;
 
 size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
 
@@ -86,9 +88,10 @@ class Enclave::Blocks {
   std::exception_ptr error_;
 };
 
-void Enclave::predict(const PredictRequest& request) {
+template <typename Body>
+void Enclave::then_finish_deferred(const Body& body) {
   try {
-    predict_all(request);
+    body();
   } catch (...) {
     finish_deferred();
     throw;
@@ -96,11 +99,30 @@ void Enclave::predict(const PredictRequest& request) {
   finish_deferred();
 }
 
+void Enclave::predict(const PredictRequest& request) {
+  then_finish_deferred([&] { predict_all(request); });
+}
+
+bool Enclave::predict_if_short(const PredictRequest& request) {
+  if (work_of(request) > kShortWork) return false;
+  try {
+    then_finish_deferred([&] {
+      const Prediction prediction(*this, request.handle, Prediction::Slot::kFree);
+      predict_block(prediction, request, 0, request.row_count);
+    });
+  } catch (const NoSlotFree&) {
+    return false;
+  }
+  return true;
+}
+
 void Enclave::predict_all(const PredictRequest& request) {
-  const Prediction prediction(*this, request.handle);
   const size_t threads = threads_for(request);
   const size_t block_rows = rows_per_block(request, threads);
-  if (request.row_count <= block_rows) return predict_block(prediction, request, 0, request.row_count);
+  const bool is_one_block = request.row_count <= block_rows;
+  const Prediction prediction(*this, request.handle,
+                              is_one_block ? Prediction::Slot::kWaitedFor : Prediction::Slot::kForEachCall);
+  if (is_one_block) return predict_block(prediction, request, 0, request.row_count);
   Blocks blocks(request.row_count, block_rows);
   std::vector<std::thread> others;
   others.reserve(threads - 1);

@@ -58,8 +58,10 @@ inline bool signal_has_raised() {
   return raised;
 }
 
-// As call(); Ctrl-C ends it between two blocks.
+// As call(); Ctrl-C ends it between two blocks. To give the GIL back and take it again may take longer than a
+// row.
 inline void predict_rows(Enclave& enclave, PredictRequest request) {
+  if (enclave.predict_if_short(request)) return;
   request.interrupted = &signal_has_raised;
   try {
     call(enclave, [&] { return enclave.predict(request), true; });

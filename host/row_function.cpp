@@ -27,11 +27,20 @@ bool is_ready(PyObject* object, size_t feature_count) {
          array.shape(0) <= kMaxRows && array.dtype().is(py::dtype::of<float>());
 }
 
-py::array_t<float> predict(const BoundModel& model, const py::array& rows) {
+// Not by py::array_t's constructor, which allocates shape and strides first.
+py::array new_values(const BoundModel& model, py::ssize_t row_count) {
+  const auto& numpy = py::detail::npy_api::get();
+  const Py_intptr_t shape[2] = {row_count, static_cast<Py_intptr_t>(model.columns)};
+  PyObject* type = numpy.PyArray_DescrFromType_(py::detail::npy_api::NPY_FLOAT_);
+  PyObject* array = numpy.PyArray_NewFromDescr_(numpy.PyArray_Type_, type, model.columns == 1 ? 1 : 2, shape,
+                                                nullptr, nullptr, 0, nullptr);
+  if (array == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::array>(array);
+}
+
+py::array predict(const BoundModel& model, const py::array& rows) {
   const py::ssize_t row_count = rows.shape(0);
-  py::array_t<float> values = model.columns == 1
-                                  ? py::array_t<float>(row_count)
-                                  : py::array_t<float>({row_count, static_cast<py::ssize_t>(model.columns)});
+  py::array values = new_values(model, row_count);
   const PredictRequest request{model.handle,
                                false,
                                0,
@@ -43,7 +52,7 @@ py::array_t<float> predict(const BoundModel& model, const py::array& rows) {
                                model.node_count,
                                static_cast<const float*>(rows.data()),
                                nullptr,
-                               values.mutable_data(),
+                               static_cast<float*>(values.mutable_data()),
                                0,
                                nullptr};
   predict_rows(*model.enclave, request);
