@@ -775,6 +775,24 @@ def longest_pause_during_a_prediction(model: cml.ConfidentialModel, rows: Array)
     return longest / (last - started)
 
 
+def test_one_row_is_predicted_while_long_predictions_take_every_slot(
+    model: cml.ConfidentialModel, expected: Array
+) -> None:
+    """A short prediction keeps the interpreter lock; it must not wait with it for those who want it."""
+    rows = large_batch(model, 0.2)
+    n_alone = 0
+    with ThreadPoolExecutor(2 * _core.thread_count) as pool:
+        under_way = [pool.submit(model.predict, rows, n_threads=1) for _ in range(2 * _core.thread_count)]
+        while not all(one.done() for one in under_way):
+            number = n_alone % len(ROWS)
+            np.testing.assert_array_equal(model.predict(ROWS[number : number + 1]), expected[number : number + 1])
+            n_alone += 1
+        for one in under_way:
+            np.testing.assert_array_equal(one.result(), np.tile(expected, len(rows) // len(ROWS)))
+    assert n_alone > 0
+    model.close()
+
+
 @pytest.mark.parametrize("closed", ["model", "enclave"])
 def test_a_prediction_under_way_is_finished_before_its_model_or_enclave_goes(
     closed: str, path: Path, run_python: RunPython
