@@ -221,7 +221,16 @@ assert not unwanted, unwanted
 # What a room of the package may import besides: its extra's packages (pyproject.toml).
 OF_EXTRAS = {
     "server": {
-        *{"msgspec", "prometheus_client", "pyarrow", "pydantic", "pydantic_settings", "starlette", "uvicorn"},
+        *{
+            "httptools",
+            "msgspec",
+            "prometheus_client",
+            "pyarrow",
+            "pydantic",
+            "pydantic_settings",
+            "starlette",
+            "uvicorn",
+        },
     },
     "client": {"anyio", "httpcore", "httpx"},
     "cli": {"click", "pyarrow", "rich", "typer", "xgboost"},  # xgboost: `bench` compares with it if it is there
