@@ -55,8 +55,8 @@ inline Bytes keep_order(Bytes bytes) { return bytes; }
 
 inline Bytes position_in_chunk(Bytes at, uint32_t chunk) { return at ^ broadcast(16 * chunk); }
 
-// table[position] where position is in [0, 16), else 0; every entry is looked at. Not inlined: in all its places it
-// would take most of the time that this file takes to compile.
+// table[position] where position is in [0, 16), else 0; every entry is looked at. Not inlined: in all its
+// places it would take most of the time that this file takes to compile.
 [[gnu::noinline]] Bytes look_up(const uint8_t* table, Bytes position) {
   Bytes found{};
   for (uint32_t i = 0; i < 16; ++i) found |= equal_bytes(position, broadcast(i)) & broadcast(table[i]);
