@@ -70,16 +70,20 @@ inline Bytes load_halves(const uint8_t* low, const uint8_t* high) {
   std::memcpy(reinterpret_cast<uint8_t*>(&bytes) + 16, high, 16);
   return bytes;
 }
-inline Bytes interleave_low(Bytes a, Bytes b) {
-  Bytes both;
-  for (size_t i = 0; i < kLanes; ++i) both[i] = (i % 2 == 0 ? a : b)[i / 16 * 16 + i % 16 / 2];
-  return both;
+// Of each half eight bytes of either from `first` on, in turn.
+[[gnu::noinline]] Bytes interleave(Bytes a, Bytes b, size_t first) {
+  uint8_t from_a[kLanes], from_b[kLanes], both[kLanes];
+  store(from_a, a);
+  store(from_b, b);
+  for (size_t i = 0; i < kLanes / 2; ++i) {
+    const size_t from = i / 8 * 16 + first + i % 8;
+    both[2 * i] = from_a[from];
+    both[2 * i + 1] = from_b[from];
+  }
+  return load(both);
 }
-inline Bytes interleave_high(Bytes a, Bytes b) {
-  Bytes both;
-  for (size_t i = 0; i < kLanes; ++i) both[i] = (i % 2 == 0 ? a : b)[i / 16 * 16 + 8 + i % 16 / 2];
-  return both;
-}
+inline Bytes interleave_low(Bytes a, Bytes b) { return interleave(a, b, 0); }
+inline Bytes interleave_high(Bytes a, Bytes b) { return interleave(a, b, 8); }
 inline Bytes select_bytes(Bytes halves, Bytes position) {
   uint8_t tables[kLanes];
   store(tables, halves);
