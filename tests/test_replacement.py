@@ -152,6 +152,12 @@ def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [tmp_path / "model"]
 
 
+def test_where_no_file_can_be_the_error_names_the_one_that_was_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught, replacing(tmp_path / "missing" / "model", mode=0o600):
+        pass
+    assert caught.value.filename == str(tmp_path / "missing" / "model")
+
+
 def test_the_mode_is_as_asked_for(tmp_path: Path) -> None:
     former = os.umask(0o022)
     try:

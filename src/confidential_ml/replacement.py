@@ -52,7 +52,9 @@ def replacing(target: Path, *, mode: int) -> Iterator[IO[bytes]]:
                 os.replace(temporary, target)  # while it is locked, or it could be taken for dead
         if sys.platform == "win32":
             os.replace(temporary, target)  # which cannot rename what is open
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename in (temporary, os.fspath(temporary)):
+            error.filename = os.fspath(target)  # the name that somebody has given
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise

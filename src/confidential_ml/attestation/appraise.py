@@ -192,23 +192,30 @@ def _check_freshness(
     )
 
 
+_BEFORE_IT_IS_THERE = "to provision it, use a policy with model_digest=ANY"
+
+
 def _accepted_models(claims: Claims, policy: AttestationPolicy) -> tuple[ModelClaim, ...]:
     models = tuple(one for one in claims.models if _is_among(one.model_digest, policy.model_digest))
     if not models and policy.model_digest not in (None, ANY):
-        raise AttestationError(Reason.MODEL, "the enclave has not loaded a model that the policy accepts")
+        raise AttestationError(
+            Reason.MODEL, f"the enclave has not loaded a model that the policy accepts; {_BEFORE_IT_IS_THERE}"
+        )
     if policy.model_owner is None:
         return models
     models = tuple(one for one in models if one.owner in policy.model_owner)
     if not models:
         raise AttestationError(
-            Reason.MODEL_OWNER, "the enclave has loaded no such model of an owner the policy accepts"
+            Reason.MODEL_OWNER,
+            f"the enclave has loaded no such model of an owner the policy accepts; {_BEFORE_IT_IS_THERE}",
         )
     least = policy.min_model_version or 0
     newest = max(one.version for one in models)
     if newest < least:
         raise AttestationError(
             Reason.MODEL_VERSION,
-            f"the enclave has loaded the model in version {newest}, the policy wants at least {least}",
+            f"the enclave has loaded the model in version {newest}, the policy wants at least {least}; "
+            f"{_BEFORE_IT_IS_THERE}",
         )
     return tuple(one for one in models if one.version >= least)
 

@@ -85,7 +85,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         message = getattr(error, "format_message", None)  # of the parser, whose errors have no public base
         if message is None:
             raise
-        _say(f"{message()} (see {_command_path(error)} --help)")
+        if message():  # without arguments the help was printed, and that is all
+            _say(f"{message()} (see {_command_path(error)} --help)")
         return Exit.USAGE
     return _interrupted() if status == Exit.INTERRUPTED else status  # typer ends a command so, and says nothing
 
