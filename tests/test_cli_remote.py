@@ -170,6 +170,8 @@ def test_attest_of_a_file(server: Server, run: Run, tmp_path: Path) -> None:
         ([], "Missing argument"),
         (["URL"], "--policy FILE"),
         (["URL", "--policy", "none.toml"], "cannot be read"),
+        (["127.0.0.1:8080", "--policy", "POLICY"], "begins with https:// or http://"),
+        (["ftp://host", "--policy", "POLICY"], "begins with https:// or http://"),
         (["URL", "--policy", "POLICY", "--root", "POLICY"], "certificate"),
         (["URL", "--policy", "POLICY", "--nonce", "xyz"], "hexadecimal"),
         (["URL", "--policy", "POLICY", "--nonce", "00" * 65], "at most 64 bytes"),

@@ -59,6 +59,8 @@ def attest(
         found = _of_server(source, wanted, collateral, collateral_service, nonce, ca_file, timeout)
         if save is not None:
             save.write_bytes(found.evidence)
+    elif ":" in source and not Path(source).exists():
+        raise UsageError(f"{source} is no file; a server's URL begins with https:// or http://")
     else:
         found = _of_file(Path(source), collateral, collateral_service, nonce)
     try:

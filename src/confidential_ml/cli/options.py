@@ -82,6 +82,8 @@ def advice(error: BaseException) -> str:
         return f"; give it in a file with --token-file, or in the environment's {TOKEN_VARIABLE}"
     if getattr(error, "reason", None) == "debug-enclave":
         return " (confidential-ml policy init --allow-debug)"
+    if getattr(error, "reason", None) in ("model", "model-owner", "model-version"):
+        return " (confidential-ml policy init --model-digest ANY)"
     return ""
 
 
