@@ -131,6 +131,7 @@ soak: test-packages $(VENV)/.installed
 	@$(VENV)/bin/python -m benchmarks.soak $(SOAK_SECONDS)
 
 fuzz: test-packages $(VENV)/.installed
+	@scripts/system_packages.sh fuzz
 	@scripts/fuzz.sh $(VENV) $(FUZZ_SECONDS)
 
 exhaustive: test-packages $(VENV)/.installed

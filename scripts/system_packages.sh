@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the Debian or Ubuntu packages that a build needs, if any is missing; "test" adds those of the checks.
-# Usage: system_packages.sh [test]
+# Installs the Debian or Ubuntu packages that a build needs, if any is missing; "test" adds those of the checks,
+# "fuzz" what clang's sanitizers need. Usage: system_packages.sh [test|fuzz]
 set -eu
 
 missing=""
@@ -37,6 +37,11 @@ if [ "${1:-}" = test ]; then
   need chromium chromium
   need "$libraries/libgtest.a" libgtest-dev
   need /usr/include/gmock/gmock.h libgmock-dev
+fi
+
+# Where recommended packages are not installed, clang comes without its sanitizers.
+if [ "${1:-}" = fuzz ]; then
+  need "$(clang --print-runtime-dir)/libclang_rt.fuzzer-$(uname -m).a" libclang-rt-dev
 fi
 
 [ -n "$missing" ] || exit 0
