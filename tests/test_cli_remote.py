@@ -220,12 +220,13 @@ def test_provision_and_its_receipt(server: Server, provisioned: Done, run: Run, 
     done = run("verify-receipt", receipt, *server.trust, "--sealed", sealed, "--json")
     found = done.json()
     assert (found["verified"], found["policy_accepts"], found["model_digest"]) == (True, True, document["model_digest"])
-    assert run("verify-receipt", receipt, "--root", server.place / "root.pem").status == 0
-    done = run("verify-receipt", receipt)
+    done = run("verify-receipt", receipt, "--root", server.place / "root.pem")
+    assert (done.status, "--policy FILE" in done.err) == (2, True)
+    done = run("verify-receipt", receipt, "--policy", server.place / "policy.toml")
     assert (done.status, "root-untrusted" in done.err) == (1, True)
     other = tmp_path / "other.sealed"
     other.write_bytes(sealed.read_bytes() + b"x")
-    assert run("verify-receipt", receipt, "--root", server.place / "root.pem", "--sealed", other).status == 1
+    assert run("verify-receipt", receipt, *server.trust, "--sealed", other).status == 1
     assert run("verify-receipt", receipt, *server.trust, "--predictions", other).status == 2
 
 
@@ -267,7 +268,7 @@ def test_predict_with_receipts(server: Server, provisioned: Done, run: Run, tmp_
     cml.seal(MODEL, tmp_path / "model.sealed")
     with cml.ConfidentialModel.load_sealed(tmp_path / "model.sealed") as model:
         assert values.tobytes() == model.predict(X).tobytes()
-    offline = ["--root", server.place / "root.pem", "--predictions", predictions]
+    offline = [*server.trust, "--predictions", predictions]
     for receipt in receipts.iterdir():
         assert run("verify-receipt", receipt, *offline).status == 0
         assert run("verify-receipt", receipt, *offline, "--at", "asked").status == 0

@@ -37,7 +37,7 @@ def verify_receipt(
 ) -> None:
     """Verify a receipt, offline.
 
-    The evidence of its enclave, its signature, and that it is of what it is compared with.
+    The evidence of its enclave, that the policy accepts it, its signature, and that it is of what it is compared with.
     """
     from confidential_ml.attestation import appraise, verify
     from confidential_ml.cli.receipt_file import ReceiptFile
@@ -46,10 +46,9 @@ def verify_receipt(
 
     kept = ReceiptFile.load(receipt)
     now = _moment(at, parse_receipt(kept.receipt).asked_at)
-    wanted = None if policy is None else options.needed_policy(policy)
+    wanted = options.needed_policy(policy)
     verified = verify(kept.evidence, kept.collateral, root=options.read_root(root), now=now)
-    if wanted is not None:
-        appraise(verified, wanted, now=now)
+    appraise(verified, wanted, now=now)
     compared = _compared(kept, predictions, sealed)
     signed = verify_signature(kept.receipt, verified.claims, verified.mrenclave, **compared)
     against = [str(path) for path in (predictions, sealed) if path is not None]
@@ -59,7 +58,7 @@ def verify_receipt(
                 "verified": True,
                 **receipt_document(signed),
                 "root": verified.root.name,
-                "policy_accepts": None if wanted is None else True,
+                "policy_accepts": True,
                 "compared_with": against,
             }
         )
@@ -69,7 +68,7 @@ def verify_receipt(
         {
             **receipt_facts(signed),
             "root": verified.root.name,
-            "policy": "accepts the enclave" if wanted is not None else "none given: any genuine enclave will do",
+            "policy": "accepts the enclave",
             "compared with": " and ".join(against) or "nothing: --predictions or --sealed",
         },
     )
