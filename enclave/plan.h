@@ -83,7 +83,8 @@ struct CategoryChunk {
 
 // The conditions `column < limit` that nodes ask of a numeric column, in an order that is drawn by lot when a
 // model is loaded and that no address tells while they are made. So which condition a node asks for, which is
-// an address, tells nothing of its limit.
+// an address, tells nothing of its limit. More than kFewConditions that are left after whole batches are
+// padded to one.
 struct ColumnConditions {
   uint32_t column;
   uint32_t first_condition;

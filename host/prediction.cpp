@@ -104,7 +104,9 @@ void Enclave::predict(const PredictRequest& request) {
 }
 
 bool Enclave::predict_if_short(const PredictRequest& request) {
-  if (work_of(request) > kShortWork) return false;
+  // Groups cost as well: gblinear has a weight of every feature for each, and quantiles are sorted.
+  const size_t of_groups = request.group_count * (request.group_count + request.feature_count);
+  if (work_of(request) + request.row_count * of_groups > kShortWork) return false;
   try {
     then_finish_deferred([&] {
       const Prediction prediction(*this, request.handle, Prediction::Slot::kFree);
