@@ -778,7 +778,7 @@ def longest_pause_during_a_prediction(model: cml.ConfidentialModel, rows: Array)
 def test_one_row_is_predicted_while_long_predictions_take_every_slot(
     model: cml.ConfidentialModel, expected: Array
 ) -> None:
-    """Short predictions keep the interpreter lock and long ones do not: together all come to an end, with their bits."""
+    """Short predictions keep the interpreter lock and long ones do not: all come to an end, with their bits."""
     rows = large_batch(model, 0.2)
     n_alone = 0
     with ThreadPoolExecutor(2 * _core.thread_count) as pool:
