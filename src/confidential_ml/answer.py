@@ -23,7 +23,7 @@ _ENC = slice(56, 88)  # of the request
 _NO_BLIND = bytes(32)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Answer:
     """What the enclave answered.
 

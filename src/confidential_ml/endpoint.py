@@ -243,7 +243,8 @@ class ConfidentialEndpoint:
             if len(message) > _MESSAGE_HEADER_SIZE + MAX_NONCE_SIZE:
                 return _reply(Result.REFUSED)
             return _reply(Result.OK, self._evidence_body(message[_MESSAGE_HEADER_SIZE:]))
-        self.rotate_if_due()
+        if self._epochs.are_due():
+            self.rotate_if_due()
         if message[_KIND] == _PROVISION:
             return self._provision(message)
         if len(message) > _MAX_PREDICT_SIZE:
@@ -315,6 +316,11 @@ class _Epochs:
         self._lock = PerProcess(threading.Lock)
         self._epoch_end = clock() + epoch_seconds
         self._grace_end: float | None = None
+        self._next_time = self._epoch_end
+
+    def are_due(self) -> bool:
+        """Whether `advance` has anything to do. Without the lock: what another thread does meanwhile is done."""
+        return self._clock() >= self._next_time
 
     def advance(self) -> tuple[bool, float]:
         """Do what is due; whether an epoch began, and seconds until the next thing is due."""
@@ -329,8 +335,8 @@ class _Epochs:
             if self._grace_end is not None and now >= self._grace_end:
                 self._enclave.end_former_epoch()
                 self._grace_end = None
-            next_time = self._epoch_end if self._grace_end is None else self._grace_end
-            return is_new, next_time - now
+            self._next_time = self._epoch_end if self._grace_end is None else self._grace_end
+            return is_new, self._next_time - now
 
 
 class _Evidence:

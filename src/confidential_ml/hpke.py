@@ -16,6 +16,7 @@ __all__ = [
     "Prk",
     "RecipientContext",
     "SenderContext",
+    "condensed",
     "hkdf_extract",
     "setup_recipient",
 ]
@@ -52,12 +53,15 @@ class Prk:
         ValueError
             If `size` is larger.
         """
+        if size <= _HASH_SIZE:
+            # Nearly always: without a call more.
+            hashing = self._keyed.copy()
+            hashing.update(info + b"\x01")
+            return hashing.finalize()[:size]
         if size > 255 * _HASH_SIZE:
             raise ValueError(f"HKDF-SHA256 expands to at most {255 * _HASH_SIZE} bytes, not {size}")
-        block = output = _after(self._keyed, info + b"\x01")
-        if size <= _HASH_SIZE:
-            return output[:size]
-        for counter in range(2, -(-size // _HASH_SIZE) + 1):
+        block = output = b""
+        for counter in range(1, -(-size // _HASH_SIZE) + 1):
             block = _after(self._keyed, block + info + counter.to_bytes(1, "big"))
             output += block
         return output[:size]
@@ -83,7 +87,15 @@ def _expand_label(suite: bytes, label: bytes, size: int) -> bytes:
 
 
 _UNSALTED = HMAC(b"", _SHA256)
+
+
+def condensed(ikm: bytes) -> bytes:
+    """The 32 bytes of HKDF-Extract without salt, of random bytes that are not uniform (RFC 5869, 2.2)."""
+    return _after(_UNSALTED, ikm)
+
+
 _PSK_ID_HASH = _after(_UNSALTED, b"HPKE-v1" + _HPKE_SUITE + b"psk_id_hash")  # of no psk
+_BASE_SCHEDULE = _BASE_MODE + _PSK_ID_HASH
 _INFO_HASH = b"HPKE-v1" + _HPKE_SUITE + b"info_hash"
 _KEY = _expand_label(_HPKE_SUITE, b"key", _KEY_SIZE)
 _BASE_NONCE = _expand_label(_HPKE_SUITE, b"base_nonce", _NONCE_SIZE)
@@ -94,7 +106,7 @@ class _Context:
     """What sender and recipient share; nonces count up from 0 (RFC 9180, 5.2)."""
 
     def __init__(self, secret: Prk, info: bytes) -> None:
-        schedule = _BASE_MODE + _PSK_ID_HASH + _after(_UNSALTED, _INFO_HASH + info)
+        schedule = _BASE_SCHEDULE + _after(_UNSALTED, _INFO_HASH + info)
         self._aead = AESGCM(secret.expand(_KEY + schedule, _KEY_SIZE))
         self._base_nonce = secret.expand(_BASE_NONCE + schedule, _NONCE_SIZE)
         self._exporter_secret = Prk(secret.expand(_EXPORTER_SECRET + schedule, _HASH_SIZE))

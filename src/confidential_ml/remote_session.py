@@ -11,7 +11,7 @@ import functools
 import hashlib
 import logging
 import secrets
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -78,7 +78,9 @@ T = TypeVar("T")
 
 REQUEST_SIZE = 4 << 20
 _NONCE_SIZE = 32
-_MESSAGE_HEADERS = {one: VERSION.to_bytes(2, "little") + one.to_bytes(2, "little") for one in Operation}
+_EVIDENCE, _REQUEST = (
+    VERSION.to_bytes(2, "little") + one.to_bytes(2, "little") for one in (Operation.EVIDENCE, Operation.REQUEST)
+)
 _REPLY_HEADER_SIZE = 4
 _RESULTS = {VERSION.to_bytes(2, "little") + one.to_bytes(2, "little"): one for one in Result}
 # Evidence has at most 256 KiB; collateral, CRLs in hexadecimal and documents as JSON text within JSON, below 3 MiB.
@@ -93,7 +95,7 @@ _logger = logging.getLogger("confidential_ml")
 # ---- what a driver is asked to do -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Send:
     """Take a message to the host; the outcome is its reply.
 
@@ -160,15 +162,15 @@ def run(steps: Steps[T], perform: Callable[[Step], Any]) -> T:
     error: BaseException | None = None
     try:
         while True:
-            step = advance(steps, outcome, error)
-            if isinstance(step, Ended):
-                result: T = step.value
-                return result
+            step = steps.send(outcome) if error is None else steps.throw(error)
             outcome, error = None, None
             try:
                 outcome = perform(step)
             except BaseException as failure:
                 error = failure
+    except StopIteration as end:
+        result: T = end.value
+        return result
     finally:
         # Else the error and the frames in its traceback would keep each other alive.
         del error
@@ -225,6 +227,11 @@ class Attested:
         return self.result.claims
 
     @functools.cached_property
+    def models(self) -> dict[str, ModelClaim]:
+        """The models that the policy accepts, by digest."""
+        return {one.model_digest: one for one in self.result.models}
+
+    @functools.cached_property
     def encapsulation(self) -> Encapsulation:
         """What linkable requests share that this attestation is good for."""
         return encapsulation_to(self.claims)
@@ -246,27 +253,24 @@ class _Batch:
     model: ModelClaim
     rows: FloatArray
     base_margin: FloatArray | None
+    columns: int
     output_margin: bool
     round_range: tuple[int, int]
     wants_receipt: bool
     unlinkable: bool
 
-    @property
-    def columns(self) -> int:
-        return self.model.n_groups if self.output_margin else self.model.n_values
-
-    def parts(self, size: int) -> list[slice]:
+    def parts(self, size: int) -> Iterator[slice]:
         """Rows that go into one request each, of about `size` bytes to or from the enclave; no rows are one part."""
+        n_rows, features = self.rows.shape
         groups = 0 if self.base_margin is None else self.model.n_groups
-        bytes_per_row = _FLOAT32_SIZE * max(self.rows.shape[1] + groups, self.columns)
-        n_rows, step = self.rows.shape[0], max(1, size // bytes_per_row)
-        return [slice(start, min(start + step, n_rows)) for start in range(0, max(n_rows, 1), step)]
+        step = max(1, size // (_FLOAT32_SIZE * max(features + groups, self.columns)))
+        for start in range(0, max(n_rows, 1), step):
+            yield slice(start, min(start + step, n_rows))
 
     def request(self, attested: Attested, part: slice, time: int) -> Request:
-        groups = self.model.n_groups
-        margins = self.base_margin
+        groups, margins = self.model.n_groups, self.base_margin
         return predict_request(
-            attested.claims,
+            attested.result.claims,
             self.model.model_digest,
             self.rows[part],
             columns=self.columns,
@@ -337,24 +341,25 @@ class RemoteSession:
 
     def fresh(self) -> Steps[Attested]:
         """The enclave in use, as it was last verified; asks for evidence if that has not been done or has expired."""
-        attested: Attested | None = self.attested
-        if attested is not None and attested.holds_at(self._now()):
-            return attested
-        reason = "the first time" if attested is None else "the former attestation has expired"
-        held: Attested = yield Alone(self._attest_unless_held(reason))
-        return held
+        attested = self._held()
+        if attested is None:
+            reason = "the first time" if self.attested is None else "the former attestation has expired"
+            attested = yield Alone(self._attest_unless_held(reason))
+        return attested
+
+    def _held(self) -> Attested | None:
+        attested = self.attested
+        return attested if attested is not None and attested.holds_at(self._now()) else None
 
     def _attest_unless_held(self, reason: str) -> Steps[Attested]:
         # Another call may have done it meanwhile.
-        if self.attested is not None and self.attested.holds_at(self._now()):
-            return self.attested
-        return (yield from self._attest(reason))
+        return self._held() or (yield from self._attest(reason))
 
     def _attest_unless_rekeyed(self, former: Attested) -> Steps[Attested]:
         """With another key than `former`, if the enclave has one."""
-        attested = self.attested
+        attested = self._held()
         # With the same key, though newer, it may still be from before the key was changed.
-        if attested is not None and attested.holds_at(self._now()) and not attested.has_key_of(former):
+        if attested is not None and not attested.has_key_of(former):
             return attested
         return (yield from self._attest("it could not read a request"))
 
@@ -385,9 +390,9 @@ class RemoteSession:
         return self.attested
 
     def _evidence(self, nonce: bytes) -> Steps[bytes]:
-        message = _MESSAGE_HEADERS[Operation.EVIDENCE] + nonce
-        result, body = yield from self._call(message, _MAX_EVIDENCE_REPLY, None)
-        _check_result(result)
+        result, body = _read_reply((yield Send(_EVIDENCE + nonce, _MAX_EVIDENCE_REPLY, None)))
+        if result is not Result.OK:
+            raise _refusal(result)
         return body
 
     # ---- predictions ------------------------------------------------------------------------------------------------
@@ -407,32 +412,41 @@ class RemoteSession:
         wants_receipt, strict_shape = checked_flag(receipt, "receipt"), checked_flag(strict_shape, "strict_shape")
         output_margin = checked_flag(output_margin, "output_margin")
         round_range = checked_round_range(iteration_range)
-        model = self._model_of((yield from self.fresh()))
+        attested = self._held() or (yield from self.fresh())
+        model = self._model_of(attested)
         rows = as_rows(X, model.n_features, missing)
         margins = as_base_margin(base_margin, rows.shape[0], model.n_groups)
+        columns = model.n_groups if output_margin else model.n_values
         batch = _Batch(
             model=model,
             rows=rows,
             base_margin=None if margins is None else margins.reshape(-1),
+            columns=columns,
             output_margin=output_margin,
             round_range=round_range,
             wants_receipt=wants_receipt,
             unlinkable=self._unlinkable,
         )
-        predictions = np.empty((rows.shape[0], batch.columns), dtype=np.float32)
+        predictions = np.empty((rows.shape[0], columns), dtype=np.float32)
         receipts = []
         for part in batch.parts(self._request_size):
-            one = yield from self._predict_part(batch, part, predictions[part])
+            if part.start:
+                attested = self._held() or (yield from self.fresh())
+            one = yield from self._predict_part(attested, batch, part, predictions[part])
             if one is not None:
                 receipts.append(one)
         return shaped_like_xgboost(predictions, strict_shape=strict_shape), tuple(receipts)
 
-    def _predict_part(self, batch: _Batch, part: slice, predictions: FloatArray) -> Steps[PredictionReceipt | None]:
+    def _predict_part(
+        self, attested: Attested, batch: _Batch, part: slice, predictions: FloatArray
+    ) -> Steps[PredictionReceipt | None]:
         """Fill in the predictions of some rows."""
         time = self._time() if batch.wants_receipt else 0
-        attested, request, answer = yield from self._exchange(
-            lambda attested: batch.request(attested, part, time), Kind.PREDICT, batch.model
-        )
+
+        def build(attested: Attested) -> Request:
+            return batch.request(attested, part, time)
+
+        attested, request, answer = yield from self._exchange(attested, build, Kind.PREDICT, batch.model)
         if len(answer.content) != predictions.nbytes or bool(answer.receipt) != batch.wants_receipt:
             raise RemoteError("the enclave's answer is not of the size that was asked for; they do not match")
         predictions[:] = np.frombuffer(answer.content, dtype=_LITTLE_ENDIAN).reshape(predictions.shape)
@@ -452,7 +466,7 @@ class RemoteSession:
 
     def _model_of(self, attested: Attested) -> ModelClaim:
         """The model to predict with, of those that the policy accepts."""
-        models = {one.model_digest: one for one in attested.result.models}
+        models = attested.models
         if self._model_digest is not None:
             if self._model_digest not in models:
                 raise EnclaveError(
@@ -504,7 +518,8 @@ class RemoteSession:
                 time=time,
             )
 
-        attested, request, answer = yield from self._exchange(build, Kind.PROVISION, None, again)
+        attested = yield from self.fresh()
+        attested, request, answer = yield from self._exchange(attested, build, Kind.PROVISION, None, again)
         if answer.content or not answer.receipt:
             raise RemoteError("the enclave's answer is not one to a provisioned model; client and enclave do not match")
         receipt = _checked_receipt(attested, request, answer)
@@ -517,12 +532,19 @@ class RemoteSession:
     # ---- the wire ---------------------------------------------------------------------------------------------------
 
     def _exchange(
-        self, build: Callable[[Attested], Request], kind: Kind, model: ModelClaim | None, again: Again | None = None
+        self,
+        attested: Attested,
+        build: Callable[[Attested], Request],
+        kind: Kind,
+        model: ModelClaim | None,
+        again: Again | None = None,
     ) -> Steps[tuple[Attested, Request, Answer]]:
-        """Send a request, again if the enclave's key has changed meanwhile; its answer, if that is a success."""
+        """Send a request, again if the enclave's key has changed meanwhile; its answer, if that is a success.
+
+        The enclave that it answers with is the one that answered.
+        """
         again = again or self._again
-        attested: Attested = yield from self.fresh()
-        reply = yield from again(lambda: self._ask(attested, build, model), kind)
+        reply = yield from again(functools.partial(self._ask, attested, build, model), kind)
         if reply is None:
             former = attested
             attested = yield Alone(self._attest_unless_rekeyed(former))
@@ -532,7 +554,7 @@ class RemoteSession:
                     "the enclave cannot read the request and has no new key: the request is changed or sent twice on "
                     "its way; check what lies between here and the host"
                 )
-            reply = yield from again(lambda: self._ask(attested, build, model), kind)
+            reply = yield from again(functools.partial(self._ask, attested, build, model), kind)
         if reply is None:
             raise RequestUnreadableError(
                 "the enclave cannot read the request, encrypted anew to its new key, either; check what lies between "
@@ -549,24 +571,14 @@ class RemoteSession:
         """Request, encrypted anew each time, and answer; None if the enclave could not read the request."""
         _check_is_there(model, attested)
         request = build(attested)
-        max_reply_size = _REPLY_HEADER_SIZE + ANSWER_OVERHEAD + request.answer_size
-        message = b"".join((_MESSAGE_HEADERS[Operation.REQUEST], request.head, request.sealed))
-        result, body = yield from self._call(message, max_reply_size, request.kind)
+        message = b"".join((_REQUEST, request.head, request.sealed))
+        reply = yield Send(message, _REPLY_HEADER_SIZE + ANSWER_OVERHEAD + request.answer_size, request.kind)
+        result, body = _read_reply(reply)
+        if result is Result.OK:
+            return request, open_answer(request, body)
         if result is Result.UNREADABLE:
             return None
-        _check_result(result)
-        return request, open_answer(request, body)
-
-    def _call(self, message: bytes, max_reply_size: int, kind: Kind | None) -> Steps[tuple[Result, bytes]]:
-        reply = yield Send(message, max_reply_size, kind)
-        if not isinstance(reply, bytes):
-            raise RemoteError(f"the transport returned {type(reply).__name__}, not bytes")
-        result = _RESULTS.get(reply[:_REPLY_HEADER_SIZE])
-        if result is None:
-            raise RemoteError("the reply is not one of the protocol; check that the transport reaches an endpoint")
-        if result is not Result.OK and len(reply) > _REPLY_HEADER_SIZE:
-            raise RemoteError("the reply reports a failure and holds more; it was changed or is no host's reply")
-        return result, reply[_REPLY_HEADER_SIZE:]
+        raise _refusal(result)
 
     def state(self) -> str:
         """Whom one talks to, in a few words."""
@@ -579,7 +591,18 @@ class RemoteSession:
         return (self._now() - _EPOCH_1970) // _MILLISECOND
 
     def _now(self) -> datetime.datetime:
-        return checked_now(None if self._clock is None else self._clock())
+        return datetime.datetime.now(datetime.UTC) if self._clock is None else checked_now(self._clock())
+
+
+def _read_reply(reply: object) -> tuple[Result, bytes]:
+    if not isinstance(reply, bytes):
+        raise RemoteError(f"the transport returned {type(reply).__name__}, not bytes")
+    result = _RESULTS.get(reply[:_REPLY_HEADER_SIZE])
+    if result is None:
+        raise RemoteError("the reply is not one of the protocol; check that the transport reaches an endpoint")
+    if result is not Result.OK and len(reply) > _REPLY_HEADER_SIZE:
+        raise RemoteError("the reply reports a failure and holds more; it was changed or is no host's reply")
+    return result, reply[_REPLY_HEADER_SIZE:]
 
 
 def _check_is_there(model: ModelClaim | None, attested: Attested) -> None:
@@ -588,14 +611,13 @@ def _check_is_there(model: ModelClaim | None, attested: Attested) -> None:
         raise EnclaveError("the enclave no longer has the model, or now has it from another owner; predict again")
 
 
-def _check_result(result: Result) -> None:
+def _refusal(result: Result) -> RemoteError:
     if result is Result.TRY_LATER:
-        raise RemoteBusyError("the host has no room for this now or is replacing its enclave; try again later")
-    if result is not Result.OK:
-        raise RemoteError(
-            "the host refused the message: too long, or of a kind it does not take; or it does not keep the "
-            "provisioned model: its id is another owner's, this version of it exists, or there is no room"
-        )
+        return RemoteBusyError("the host has no room for this now or is replacing its enclave; try again later")
+    return RemoteError(
+        "the host refused the message: too long, or of a kind it does not take; or it does not keep the "
+        "provisioned model: its id is another owner's, this version of it exists, or there is no room"
+    )
 
 
 def _checked_receipt(attested: Attested, request: Request, answer: Answer) -> Receipt:

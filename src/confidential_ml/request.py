@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import numpy as np
 from confidential_ml.arguments import checked_model_id, checked_policy, checked_version
 from confidential_ml.attestation import Claims
 from confidential_ml.errors import InvalidInputError, RemoteError
-from confidential_ml.hpke import Encapsulation
+from confidential_ml.hpke import Encapsulation, condensed
 from confidential_ml.owner import is_signed_by_owner
 from confidential_ml.protocol import (
     ANSWER_PREFIX_SIZE,
@@ -42,7 +41,7 @@ _FLOAT32_SIZE = 4
 _LITTLE_ENDIAN = np.dtype("<f4")
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Request:
     """A request as it is sent, and what opens its answer.
 
@@ -150,11 +149,12 @@ def predict_request(
     margin_size = 0 if base_margin is None else base_margin.nbytes
     n_rows, n_features = rows.shape
     fields = _PREDICT.pack(flags, begin, end, n_features, n_rows, margin_size, time)
-    parts: list[bytes | memoryview] = [fields, _little_endian(rows)]
-    if base_margin is not None:
-        parts.append(_little_endian(base_margin))
+    margins = b"" if base_margin is None else _little_endian(base_margin)
+    size = _PREDICT.size + n_rows * n_features * _FLOAT32_SIZE + margin_size
+    plaintext = _padded((fields, _little_endian(rows), margins), size, MAX_REQUEST_CONTENT)
     content_size = n_rows * columns * _FLOAT32_SIZE + (RECEIPT_SIZE if wants_receipt else 0)
-    return _encrypted(claims, Kind.PREDICT, bytes.fromhex(model_digest), content_size, parts, encapsulation)
+    used = encapsulation_to(claims) if encapsulation is None else encapsulation
+    return _encrypted(claims, Kind.PREDICT, bytes.fromhex(model_digest), content_size, plaintext, used)
 
 
 def provision_request(
@@ -201,7 +201,9 @@ def provision_request(
     fields = _PROVISION.pack(
         policy_number, 0, len(name), checked_version(version), time, len(flat_model), owner_key, signature
     )
-    return _encrypted(claims, Kind.PROVISION, bytes(32), RECEIPT_SIZE, [fields, name, flat_model])
+    size = _PROVISION.size + len(name) + len(flat_model)
+    plaintext = _padded((fields, name, flat_model), size, MAX_PROVISION_CONTENT)
+    return _encrypted(claims, Kind.PROVISION, bytes(32), RECEIPT_SIZE, plaintext, encapsulation_to(claims))
 
 
 def _little_endian(values: FloatArray) -> memoryview:
@@ -213,32 +215,29 @@ def _encrypted(
     kind: Kind,
     model_digest: bytes,
     content_size: int,
-    parts: list[bytes | memoryview],
-    encapsulation: Encapsulation | None = None,
+    plaintext: bytes,
+    encapsulation: Encapsulation,
 ) -> Request:
-    plaintext = _padded(parts, MAX_REQUEST_CONTENT if kind is Kind.PREDICT else MAX_PROVISION_CONTENT)
     answer_size = bucket_size(ANSWER_PREFIX_SIZE + content_size)
     if answer_size > MAX_ANSWER_CONTENT:
         raise InvalidInputError(f"the answer would have {answer_size} bytes, at most {MAX_ANSWER_CONTENT} come at once")
     header = _HEADER.pack(VERSION, SUITE, kind, 0, claims.key_id, model_digest, answer_size, 0)
-    used = encapsulation_to(claims) if encapsulation is None else encapsulation
     nonce = _new_nonce()
-    context = used.sender(_LABEL + header + nonce + claims.epoch_digest)
+    context = encapsulation.sender(_LABEL + header + nonce + claims.epoch_digest)
     sealed = context.seal(header, plaintext)
     secret = context.export(_ANSWER_LABEL, _ANSWER_SECRET_SIZE)
-    return Request(header + used.enc + nonce, sealed, kind, answer_size, secret)
+    return Request(header + encapsulation.enc + nonce, sealed, kind, answer_size, secret)
 
 
 def _new_nonce() -> bytes:
     """16 bytes that no other request has."""
     # The time as well: a copy of a machine that goes on from one snapshot twice may draw the same random numbers, and
     # two requests of one enc and nonce would be encrypted under one key.
-    return hashlib.sha256(os.urandom(32) + time_ns().to_bytes(8, "little")).digest()[:REQUEST_NONCE_SIZE]
+    return condensed(os.urandom(32) + time_ns().to_bytes(8, "little"))[:REQUEST_NONCE_SIZE]
 
 
-def _padded(parts: list[bytes | memoryview], max_size: int) -> bytes:
-    """The parts one after the other, then zeros up to a bucket size."""
-    size = sum(len(part) if isinstance(part, bytes) else part.nbytes for part in parts)
+def _padded(parts: tuple[bytes | memoryview, ...], size: int, max_size: int) -> bytes:
+    """The parts, of `size` bytes, one after the other, then zeros up to a bucket size."""
     padded_size = bucket_size(size)
     if padded_size > max_size:
         raise InvalidInputError(f"the request would have {size} bytes, at most {max_size} go into one")
