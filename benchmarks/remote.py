@@ -24,6 +24,7 @@ from typing import Any
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 import confidential_ml as cml
+from benchmarks.bare_client import BareClient
 from benchmarks.models import TrainedModel, trained
 from benchmarks.results import quartiles
 from confidential_ml import simulated_platform
@@ -109,9 +110,11 @@ def measure_requests(
         claims = remote.attestation.claims
         columns = claims.models[-1].n_values
         encapsulation = encapsulation_to(claims)  # as a client keeps it while its attestation holds
+        bare = BareClient(enclave, claims, info.model_digest)
         for count in ROWS:
             rows = model.rows(count)
-            if not (remote.predict(rows).tobytes() == local.predict(rows, n_threads=1).tobytes()):
+            expected = local.predict(rows, n_threads=1).tobytes()
+            if remote.predict(rows).tobytes() != expected or bare.predict(rows).tobytes() != expected:
                 raise RuntimeError(f"model {model.name}: the remote predictions have other bits")
 
             build = partial(
@@ -129,6 +132,7 @@ def measure_requests(
                 {
                     "plain": partial(local.predict, rows, n_threads=1),
                     "remote": partial(remote.predict, rows),
+                    "bare": partial(bare.predict, rows),
                     "client: encrypt": build,
                     "enclave": ask,
                     "client: decrypt": decrypt,
@@ -152,9 +156,14 @@ def _row(model: str, rows: int, times: dict[str, list[float]]) -> dict[str, Any]
         "rows": rows,
         "plain": quartiles(times["plain"]),
         "remote": quartiles(times["remote"]),
-        "ratio": quartiles([own / plain for own, plain in zip(times["remote"], times["plain"], strict=True)]),
+        "ratio": _ratio(times["remote"], times["plain"]),
+        "bare_ratio": _ratio(times["bare"], times["plain"]),
         "shares": {name: statistics.median(values) for name, values in shares.items()},
     }
+
+
+def _ratio(times: list[float], plain: list[float]) -> tuple[float, float, float]:
+    return quartiles([own / other for own, other in zip(times, plain, strict=True)])
 
 
 def measure_verification(enclave: cml.Enclave) -> dict[str, Any]:

@@ -354,8 +354,9 @@ def _remote(run: Run) -> list[str]:
         for name in ("plain", "remote"):
             low, median, high = (_three_digits(value * 1e6) for value in found[name])
             line.append(f"{median} [{low}, {high}]")
-        low, median, high = found["ratio"]
-        line.append(f"{median:.2f} [{low:.2f}, {high:.2f}]")
+        for name in ("ratio", "bare_ratio"):
+            low, median, high = found[name]
+            line.append(f"{median:.2f} [{low:.2f}, {high:.2f}]")
         line += [_three_digits(value * 1e6) for value in found["shares"].values()]
         rows.append([*line, _three_digits(sum(found["aes_gcm"].values()) * 1e6)])
     names = list(run.remote["requests"][0]["shares"])
@@ -372,7 +373,10 @@ def _remote(run: Run) -> list[str]:
         "AES-256-GCM: of exactly these bytes, request and answer, on both ends, without anything else; no remote call "
         f"can take less than plain and this. Measured with `cryptography` and {run.remote['enclave_aes_gcm']}.",
         "",
-        *_table(["model", "rows", "plain", "remote", "remote / plain", *names, "AES-256-GCM"], rows),
+        "Bare: the calls of `cryptography` and the enclave in a straight line, without a session, an endpoint or any "
+        "check (`benchmarks/bare_client.py`): no client in Python can add much less.",
+        "",
+        *_table(["model", "rows", "plain", "remote", "remote / plain", "bare / plain", *names, "AES-256-GCM"], rows),
         f"Verification and appraisal of evidence: {times['cached'][1]} ms [{times['cached'][0]}, {times['cached'][2]}] "
         f"with collateral that was seen before, {times['first'][1]} ms [{times['first'][0]}, {times['first'][2]}] the "
         "first time.",
