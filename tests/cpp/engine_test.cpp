@@ -12,6 +12,7 @@
 
 #include "enclave/forest.h"
 #include "enclave/guarded.h"
+#include "enclave/kernel.h"
 #include "enclave/masks.h"
 #include "tests/cpp/engine_models.h"
 #include "tests/cpp/plain_forest.h"
@@ -27,6 +28,27 @@ bool random_fails = false;
 
 Status scarce_random(uint8_t* output, size_t size) {
   return random_fails ? Status::kRandomFailed : real_random(output, size);
+}
+
+// And this in front of the kernel's, to see what the engine asks of it.
+void real_encode_rows(
+    const Plan& plan, const float* rows, size_t row_count,
+    const EncodedRows&
+        encoded) __asm__("__real__ZN15confidential_ml11encode_rowsERKNS_4PlanEPKfmRKNS_11EncodedRowsE");
+void seen_encode_rows(
+    const Plan& plan, const float* rows, size_t row_count,
+    const EncodedRows&
+        encoded) __asm__("__wrap__ZN15confidential_ml11encode_rowsERKNS_4PlanEPKfmRKNS_11EncodedRowsE");
+
+struct EncodedBlock {
+  size_t row_count;
+  bool has_conditions;
+};
+std::vector<EncodedBlock> encoded_blocks;
+
+void seen_encode_rows(const Plan& plan, const float* rows, size_t row_count, const EncodedRows& encoded) {
+  encoded_blocks.push_back({row_count, encoded.conditions != nullptr});
+  real_encode_rows(plan, rows, row_count, encoded);
 }
 }  // namespace confidential_ml
 
@@ -73,6 +95,45 @@ TEST(Engine, EqualsTheWalkOnEveryPath) {
   }
 }
 
+std::string blocks_of(const Forest& forest, const Floats& rows) {
+  encoded_blocks.clear();
+  margins_of(forest, {0, 1}, rows, {});
+  std::string found;
+  for (const EncodedBlock& block : encoded_blocks) {
+    found += std::to_string(block.row_count) + (block.has_conditions ? " by conditions;" : " by columns;");
+  }
+  return found;
+}
+
+// What is faster changes no bit, so nothing else would notice if it were left out (docs/engine.md 3).
+TEST(Engine, AsksConditionsOfMoreThan64RowsOfCompleteTrees) {
+  Random random(8);
+  BuiltModel model;
+  model.feature_count = 10;
+  for (uint32_t t = 0; t < 20; ++t) {
+    BuiltTree tree = complete_tree(4);
+    for (BuiltNode& node : tree.nodes) {
+      node.feature = node.is_leaf ? 0 : random.below(model.feature_count);
+      node.value = random.number();
+    }
+    model.rounds.push_back({tree});
+  }
+  const Forest forest(parsed(model));
+  const std::vector<std::pair<size_t, std::string>> expected = {
+      {4, ""},
+      {5, "5 by columns;"},
+      {64, "64 by columns;"},
+      {65, "65 by conditions;"},
+      {256, "256 by conditions;"},
+      {260, "256 by conditions;"},
+      {320, "256 by conditions;64 by columns;"},
+      {321, "256 by conditions;65 by conditions;"},
+      {600, "256 by conditions;256 by conditions;88 by conditions;"}};
+  for (const auto& [row_count, blocks] : expected) {
+    EXPECT_EQ(blocks, blocks_of(forest, engine_rows(model, row_count, &random))) << row_count << " rows";
+  }
+}
+
 // Blocks shrink when columns are many, and end anywhere.
 TEST(Engine, EqualsTheWalkOnManyFeatures) {
   Random random(5);
@@ -109,6 +170,7 @@ TEST(Engine, EqualsTheWalkWithTooManyConditions) {
   const PlainForest plain(parsed(model));
   const Forest forest(parsed(model));
   const Floats rows = engine_rows(model, 300, &random);
+  EXPECT_EQ("192 by columns;108 by columns;", blocks_of(forest, rows));
   EXPECT_EQ(0u, differences(margins_of(plain, {0, 600}, rows, {}), margins_of(forest, {0, 600}, rows, {})));
   model.rounds.resize(100);
   EXPECT_NE(0u, make_plan(parsed(model)).condition_count);
