@@ -1304,6 +1304,7 @@ POLICIES = [
     Attack("nonce cut", "nonce", True, {"claims__nonce": NONCE[:-1]}),
     Attack("verified over an hour ago", "too-old", True, {}, after=datetime.timedelta(hours=1) + SECOND),
     Attack("appraised before it was verified", "too-old", True, {}, after=-datetime.timedelta(days=2)),
+    Attack("appraised before it was verified, of any age", "too-old", True, {}, {"max_age": None}, after=-SECOND),
     Attack("collateral expired since", "too-old", True, {}, {"max_age": None}, after=40 * DAY),
     attack("another model", "model", True, claims__models=(Model(digest=bytes(32)),)),
     attack("no model", "model", True, claims__models=()),

@@ -677,14 +677,12 @@ def _their_collateral(document: str) -> Any:
 
 
 def our_verdict(built: Built) -> Verdict:
-    """What verification says, and DEBUG, which dcap-qvl refuses and ours leaves to the policy."""
+    """What verification of a bare quote says."""
     try:
         collateral = _our_collateral(built.collateral_json)
         verified = verify_quote(built.quote, collateral, root=trusted(built.root_der), now=built.now)
     except AttestationError as error:
         return Verdict(reason=error.reason.value)
-    if verified.debug:
-        return Verdict(reason="debug-enclave")
     return Verdict(verified.tcb_status.value, frozenset(verified.advisories))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ from remote_host import Host
 
 import confidential_ml as cml
 from confidential_ml import simulated_platform
+from confidential_ml.attestation import AttestationPolicy
 
 ROOT = Path(__file__).parent.parent
 FIXTURES = Path(__file__).parent / "fixtures" / "xgboost"
@@ -273,7 +275,7 @@ def test_predict_with_receipts(server: Server, provisioned: Done, run: Run, tmp_
         assert run("verify-receipt", receipt, *offline).status == 0
         assert run("verify-receipt", receipt, *offline, "--at", "asked").status == 0
         done = run("verify-receipt", receipt, *offline, "--at", "2030-01-01T00:00:00Z")
-        assert (done.status, "expired" in done.err) == (1, True)
+        assert (done.status, "expired" in done.err, "--at asked" in done.err) == (1, True, False)
         for wrong in ("yesterday", "2026-01-01T00:00:00"):
             assert run("verify-receipt", receipt, *offline, "--at", wrong).status == 2
     predictions.write_text(predictions.read_text().replace("0.", "0.1", 1))
@@ -312,6 +314,16 @@ def test_of_several_models_one_is_named(server: Server, provisioned: Done, run: 
     assert run(*arguments, "--model-digest", digest).status == 0
     assert np.load(tmp_path / "p.npy").shape == (256,)
     assert run(*arguments, "--model-digest", "00" * 32).status == 3
+    # A receipt of the one is none for who wants the other, though the same enclave signed it and has both.
+    receipts = tmp_path / "receipts"
+    assert run(*arguments, "--model-digest", digest, "--receipts", receipts).status == 0
+    receipt = receipts / "receipt-000000000000.json"
+    for wanted, status in ((digest, 0), (provisioned.json()["model_digest"], 1)):
+        policy = AttestationPolicy.load(server.place / "policy.toml")
+        dataclasses.replace(policy, model_digest=wanted).save(tmp_path / "policy.toml")
+        offline = ["--policy", tmp_path / "policy.toml", "--root", server.place / "root.pem"]
+        done = run("verify-receipt", receipt, *offline)
+        assert (done.status, "which the policy does not accept" in done.err) == (status, status == 1)
 
 
 def test_what_belongs_to_servers_is_refused_for_files(run: Run, tmp_path: Path) -> None:

@@ -125,6 +125,23 @@ def test_attest_predict_receipts_provision_and_the_servers_words(connect: Open, 
     assert {headers.get("accept-encoding") for _, _, headers, _ in http.asked} == {"identity"}
 
 
+def test_a_closed_client_says_so(connect: Open) -> None:
+    with connect() as client:
+        client.attest()
+        client.close()
+        with pytest.raises(cml.InvalidInputError, match="the client is closed"):
+            client.predict(ROWS)
+
+
+def test_both_clients_know_the_same_of_the_enclave(connect: Open, http: HttpHost) -> None:
+    with connect() as client:
+        client.attest()
+        verified = cml.attestation.verify(
+            client.evidence, client.collateral, root=http.host.platform.root, now=http.host.clock()
+        )
+        assert verified.claims == client.attestation.claims
+
+
 def test_both_clients_take_the_same_arguments() -> None:
     for name in ("__init__", "attest", "predict", "provision", "provision_with_evidence", "models", "health", "report"):
         one, other = (inspect.signature(getattr(kind, name)) for kind in (ConfidentialClient, AsyncConfidentialClient))

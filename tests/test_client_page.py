@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import functools
 import re
 from collections.abc import Iterator
@@ -50,21 +49,17 @@ def test_its_lines_run(http: HttpHost, tmp_path: Path, monkeypatch: pytest.Monke
         "rows": ROWS,
         "booster": MODEL_FILE,
         "key": Ed25519PrivateKey.generate(),
-        "then": datetime.datetime.now(datetime.UTC),
     }
     expected = MODEL.predict(np.zeros((1000, 30), np.float32), None, False, 0, 0).reshape(-1)
     for number, block in enumerate(BLOCKS):
         here = re.sub(r"https://scores\.example:8080|http://127\.0\.0\.1:8080", http.url, block)
         here = here.replace("model_digest=ANY)", "model_digest=ANY, allow_debug=True)")
-        if "receipts" in names:
-            names["one"] = names["receipts"][0]
-        if "import verify" in block:
-            assert len(names["receipts"]) == 1
         exec(compile(here, f"client.md, block {number}", "exec"), names)
         if "np.zeros" in block:
             np.testing.assert_array_equal(names.pop("predictions"), expected)
     names["client"].close()
     assert isinstance(names["remote"], RemoteModel)
+    assert names["one"].receipt.asked_at is not None
     assert names["receipt"].model_version == 3
     assert len(list((tmp_path / "store").glob("credit-*.sealed"))) == 1
 

@@ -32,6 +32,7 @@ from confidential_ml.attestation import (
     AttestationPolicy,
     Collateral,
     Reason,
+    attest,
     parse_claims,
     parse_evidence,
     verify,
@@ -317,6 +318,20 @@ def test_of_several_models_one_is_named(platform: SimulatedPlatform) -> None:
 def test_an_enclave_without_models(platform: SimulatedPlatform) -> None:
     with pytest.raises(cml.EnclaveError, match="has not loaded any model"):
         serving(platform).client().predict(ROWS)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_model_that_is_loaded_later_is_found(platform: SimulatedPlatform, named: bool) -> None:
+    host = serving(platform, *([dataclasses.replace(MODEL, features=4)] if named else []))
+    client = host.client(model_digest=MODEL.digest.hex() if named else None)
+    for attestations in (1, 2):
+        with pytest.raises(cml.EnclaveError, match="has not loaded"):
+            client.predict(ROWS)
+        assert client.attestation_count == attestations
+    host.enclave.models.append(MODEL)
+    assert client.predict(ROWS).shape == (3, 2)
+    assert client.predict(ROWS).shape == (3, 2)
+    assert client.attestation_count == 3
 
 
 def test_a_model_that_was_unloaded_since(host: Host) -> None:
@@ -1034,6 +1049,65 @@ def test_receipts_are_returned_when_asked_for(host: Host) -> None:
         checked_receipt(host, one, wrong)
 
 
+def audited(host: Host, found: cml.PredictionReceipt, policy: AttestationPolicy) -> cml.Receipt:
+    """As somebody does it who has a policy of their own."""
+    result = attest(found.evidence, found.collateral, policy, root=host.platform.root, now=host.clock.now)
+    return verify_receipt(found.receipt, result)
+
+
+def test_a_receipt_is_verified_by_a_policy_enclave_and_model(platform: SimulatedPlatform) -> None:
+    other = dataclasses.replace(MODEL, model_id="other", owner=bytes(32), features=4)
+    host = serving(platform, MODEL, other)
+    _, (one,) = host.client(model_digest=MODEL.digest.hex()).predict(ROWS, receipt=True)
+    _, (others,) = host.client(model_digest=other.digest.hex()).predict(np.ones((1, 4)), receipt=True)
+    wanted = policy_of(MODEL)
+    owned = AttestationPolicy(mrenclave=MRENCLAVE.hex(), allow_debug=True, model_owner=MODEL.owner.hex())
+    for policy in (wanted, owned, POLICY):
+        assert audited(host, one, policy) == one.receipt
+    assert audited(host, others, POLICY) == others.receipt
+    # Loaded beside the one that is wanted, signed by the enclave that is wanted, and another model all the same.
+    for policy in (wanted, owned):
+        with pytest.raises(cml.ReceiptError, match="of nobody, which the policy does not accept"):
+            audited(host, others, policy)
+    with pytest.raises(AttestationError) as refusal:
+        audited(host, one, AttestationPolicy(mrenclave="00" * 32, allow_debug=True, model_digest=ANY))
+    assert refusal.value.reason is Reason.MRENCLAVE
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(2))))
+def test_a_receipt_under_another_name_of_the_accepted_model_is_verified(
+    platform: SimulatedPlatform, order: tuple[int, ...]
+) -> None:
+    """What the client accepts when it is answered, it can show later."""
+    names = [dataclasses.replace(MODEL, version=2), dataclasses.replace(MODEL, version=3)]
+    host = serving(platform, *[names[index] for index in order])
+    policy = AttestationPolicy(
+        mrenclave=MRENCLAVE.hex(), allow_debug=True, model_owner=MODEL.owner.hex(), min_model_version=3
+    )
+    _, (one,) = host.client(policy).predict(ROWS, receipt=True)
+    assert audited(host, one, policy).model_version == names[order[0]].version
+    # Of an enclave that has only the old one, the same receipt says that the old one answered.
+    alone = serving(platform, names[0])
+    _, (old,) = alone.client().predict(ROWS, receipt=True)
+    with pytest.raises(AttestationError, match="in version 2, the policy wants at least 3"):
+        audited(alone, old, policy)
+
+
+def test_what_is_no_receipt_and_no_result(host: Host) -> None:
+    _, (one,) = host.client().predict(ROWS, receipt=True)
+    result = attest(one.evidence, one.collateral, POLICY, root=host.platform.root, now=host.clock.now)
+    wrong: Any = one
+    with pytest.raises(cml.InvalidInputError, match="the PredictionReceipt has"):
+        verify_receipt(wrong, result)
+    verified: Any = verify(one.evidence, one.collateral, root=host.platform.root, now=host.clock.now)
+    with pytest.raises(cml.InvalidInputError, match="what attest returned, or the claims"):
+        verify_receipt(one.receipt, verified)
+    with pytest.raises(cml.InvalidInputError, match="has its own"):
+        verify_receipt(one.receipt, result, result.mrenclave)
+    with pytest.raises(cml.InvalidInputError, match="mrenclave must be 32 bytes"):
+        verify_receipt(one.receipt, result.claims)
+
+
 def test_no_rows_have_a_receipt_too(host: Host) -> None:
     found, receipts = host.client().predict(ROWS[:0], receipt=True)
     assert (found.shape, len(receipts), receipts[0].rows) == ((0, 0), 1, slice(0, 0))
@@ -1078,6 +1152,24 @@ def test_a_model_is_provisioned(platform: SimulatedPlatform, tmp_path: Path) -> 
     assert verify_receipt(receipt, verified.claims, verified.mrenclave, request=request, sealed=sealed) == receipt
 
 
+def test_a_provisioned_model_and_the_evidence_of_then(platform: SimulatedPlatform, tmp_path: Path) -> None:
+    host = serving(platform, store=tmp_path)
+    client = host.client()
+    receipt, evidence, collateral = client.provision_with_evidence(MODEL_FILE, model_id="credit")
+    host.clock.advance(2 * 3600)  # into another epoch
+    client.attest()
+    result = attest(evidence, collateral, POLICY, root=platform.root, now=host.clock.now)
+    assert verify_receipt(receipt, result) == receipt
+    later = attest(client.evidence, client.collateral, POLICY, root=platform.root, now=host.clock.now)
+    with pytest.raises(cml.ReceiptError, match="another epoch"):
+        verify_receipt(receipt, later)
+    # It was not there yet when it was attested, so its digest is compared with the policy alone.
+    owner = cml.owner_id(Ed25519PrivateKey.generate())
+    someone = AttestationPolicy(mrenclave=MRENCLAVE.hex(), allow_debug=True, model_digest=ANY, model_owner=owner)
+    with pytest.raises(cml.ReceiptError, match="which the policy does not accept"):
+        verify_receipt(receipt, dataclasses.replace(result, policy=someone))
+
+
 def test_a_model_of_nobody(platform: SimulatedPlatform, tmp_path: Path) -> None:
     receipt = serving(platform, store=tmp_path).client().provision(MODEL_FILE, model_id="m")
     assert (receipt.owner, receipt.policy, receipt.model_version) == (None, "mrenclave", 0)
@@ -1116,7 +1208,7 @@ def test_what_cannot_be_provisioned_is_not_sent(
 
 
 def test_a_host_that_takes_no_models(host: Host) -> None:
-    with pytest.raises(cml.RemoteError, match="refused"):
+    with pytest.raises(cml.RemoteError, match="takes none at all"):
         host.client().provision(MODEL_FILE, model_id="m")
 
 

@@ -747,7 +747,7 @@ def test_refused_models_are_not_to_be_sent_again(ask_with: Callable[..., Asked])
         {"model_id": "nobodys", "version": 9, "owner_key": one},
     ]
     for arguments in refused:
-        with pytest.raises(cml.RemoteError, match="does not keep the provisioned model") as raised:
+        with pytest.raises(cml.RemoteError, match="does not take the model") as raised:
             remote.provision(REGRESSION, **arguments)
         assert not isinstance(raised.value, cml.RemoteBusyError)
     assert error_of(ask.upload(model_id="m")) == (409, "other_owner")
@@ -755,7 +755,7 @@ def test_refused_models_are_not_to_be_sent_again(ask_with: Callable[..., Asked])
     with pytest.raises(cml.RemoteError, match="no room"):
         remote.provision(REGRESSION, model_id="m", version=3, owner_key=one)
     assert len(ask("GET", "/models").json()["models"]) == 3
-    with pytest.raises(cml.RemoteError, match="refused"):
+    with pytest.raises(cml.RemoteError, match="takes none at all"):
         ask_with(limits={"provisioned_models": 0}).remote("owner").provision(REGRESSION, model_id="m")
 
 

@@ -102,7 +102,8 @@ class Enclave:
             If the platform gives no evidence, or the enclave is closed.
         """
         if not isinstance(nonce, bytes) or len(nonce) > _MAX_NONCE_SIZE:
-            raise InvalidInputError(f"nonce must be at most {_MAX_NONCE_SIZE} bytes")
+            found = f"has {len(nonce)}" if isinstance(nonce, bytes) else f"is a {type(nonce).__name__}"
+            raise InvalidInputError(f"nonce must be at most {_MAX_NONCE_SIZE} bytes; it {found}")
         evidence = self._core.evidence(nonce)
         if self._identity.platform == "openenclave":
             return evidence

@@ -11,7 +11,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from confidential_ml.arguments import checked_digest
-from confidential_ml.attestation import Claims
+from confidential_ml.attestation import AttestationResult, Claims
 from confidential_ml.errors import InvalidInputError, ReceiptError
 from confidential_ml.protocol import RECEIPT_SIZE, Kind
 from confidential_ml.sealed_file import POLICIES
@@ -127,8 +127,8 @@ def parse_receipt(data: bytes) -> Receipt:
 
 def verify_receipt(
     receipt: Receipt | bytes,
-    claims: Claims,
-    mrenclave: str,
+    claims: AttestationResult | Claims,
+    mrenclave: str | None = None,
     *,
     request: bytes | None = None,
     answer: bytes | None = None,
@@ -141,8 +141,12 @@ def verify_receipt(
     ----------
     receipt
         The receipt, or its 344 bytes.
-    claims, mrenclave
-        Of the enclave's evidence, **verified** at the time it was obtained (`attestation.verify`).
+    claims
+        Of the enclave that is to have signed it: what `attestation.attest` returned for its evidence. The receipt's
+        model must be one that the policy accepts, too (docs/protocol.md 6). Or the claims of **verified** evidence
+        alone, which say nothing about whether anybody wants that enclave or that model; `mrenclave` goes with them.
+    mrenclave
+        Of the verified evidence, hexadecimal; with claims alone.
     request
         The request that was sent; compared if given.
     answer, blind
@@ -159,20 +163,32 @@ def verify_receipt(
     Raises
     ------
     ReceiptError
-        If it is malformed, not of this enclave, its signature is wrong, or it is not of what it is compared with.
+        If it is malformed, not of this enclave, its signature is wrong, or it is not of what it is compared with or
+        of a model that the policy accepts.
     InvalidInputError
         If an argument is of another type or form.
     """
     # Parsed again if it is an object: what was signed is bytes, and an object can be made of anything.
+    if not isinstance(receipt, Receipt) and hasattr(receipt, "receipt"):
+        raise InvalidInputError(f"a receipt must be a Receipt or its bytes; the {type(receipt).__name__} has .receipt")
     parsed = parse_receipt(receipt.data if isinstance(receipt, Receipt) else receipt)
+    result = claims if isinstance(claims, AttestationResult) else None
+    if result is not None:
+        if mrenclave is not None:
+            raise InvalidInputError("mrenclave is for claims alone; a result of attest has its own")
+        claims, mrenclave = result.claims, result.mrenclave
     if not isinstance(claims, Claims):
-        raise InvalidInputError(f"claims must be those of verified evidence, not {type(claims).__name__}")
+        raise InvalidInputError(
+            f"claims must be what attest returned, or the claims of verified evidence, not {type(claims).__name__}"
+        )
     _check_enclave(parsed, claims, checked_digest(mrenclave, "mrenclave"))
     try:
         key = Ed25519PublicKey.from_public_bytes(claims.receipt_public_key)
         key.verify(parsed.data[_FIELDS.size :], _LABEL + parsed.data[: _FIELDS.size])
     except (InvalidSignature, ValueError):
         raise ReceiptError("the receipt is not signed by the receipt key of the enclave; it was changed") from None
+    if result is not None:
+        _check_model(parsed, result)
     if (answer is None) != (blind is None):
         raise InvalidInputError("answer and blind belong together: give both or neither")
     for data, name in ((request, "request"), (answer, "answer"), (blind, "blind"), (sealed, "sealed")):
@@ -189,6 +205,20 @@ def _check_enclave(receipt: Receipt, claims: Claims, mrenclave: str) -> None:
         raise ReceiptError("the receipt is of another run of the enclave than the claims")
     if receipt.epoch_digest != claims.epoch_digest:
         raise ReceiptError("the receipt is of another epoch than the claims; use the evidence of that epoch")
+
+
+def _check_model(receipt: Receipt, result: AttestationResult) -> None:
+    model = receipt.model_digest, receipt.owner, receipt.model_version
+    if result.policy.accepts_model(*model):
+        return
+    # Of several that are loaded with one digest any may have answered, since they predict the same.
+    claimed = {(one.model_digest, one.owner, one.version) for one in result.claims.models}
+    accepted = {one.model_digest for one in result.models}
+    if receipt.kind is not Kind.PREDICT or model not in claimed or receipt.model_digest not in accepted:
+        raise ReceiptError(
+            f"the receipt is of model {receipt.model_digest}, version {receipt.model_version} of "
+            f"{f'owner {receipt.owner}' if receipt.owner else 'nobody'}, which the policy does not accept"
+        )
 
 
 def _check_contents(

@@ -240,7 +240,8 @@ class RemoteModel:
         Returns
         -------
         Receipt
-            Verified. With :attr:`evidence` it shows later that this enclave sealed this model.
+            Verified. To show later that this enclave sealed this model takes the evidence that
+            :meth:`provision_with_evidence` gives along; :attr:`evidence` may be of another epoch by then.
 
         Raises
         ------
@@ -253,8 +254,31 @@ class RemoteModel:
         SealError, EnclaveError
             If the enclave could not seal it.
         """
+        return self.provision_with_evidence(
+            model, model_id=model_id, policy=policy, version=version, owner_key=owner_key
+        )[0]
+
+    def provision_with_evidence(
+        self,
+        model: Any,
+        *,
+        model_id: str,
+        policy: SealingPolicy = "mrenclave",
+        version: int = 0,
+        owner_key: Ed25519PrivateKey | None = None,
+    ) -> tuple[Receipt, bytes, Collateral]:
+        """As :meth:`provision`, with the evidence that names the receipt's key, and what that was verified with.
+
+        Raises
+        ------
+        AttestationError, RequestUnreadableError, RemoteError, ModelFormatError, InvalidInputError
+            As for :meth:`provision`.
+        SealError, EnclaveError
+            As for :meth:`provision`.
+        """
         steps = self._session.provision(model, model_id=model_id, policy=policy, version=version, owner_key=owner_key)
-        return self._run(steps)[0]
+        receipt, attested = self._run(steps)
+        return receipt, attested.evidence, attested.collateral
 
     # ---- the wire ---------------------------------------------------------------------------------------------------
 

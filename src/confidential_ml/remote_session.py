@@ -392,7 +392,7 @@ class RemoteSession:
     def _evidence(self, nonce: bytes) -> Steps[bytes]:
         result, body = _read_reply((yield Send(_EVIDENCE + nonce, _MAX_EVIDENCE_REPLY, None)))
         if result is not Result.OK:
-            raise _refusal(result)
+            raise _refusal(result, None)
         return body
 
     # ---- predictions ------------------------------------------------------------------------------------------------
@@ -412,7 +412,12 @@ class RemoteSession:
         wants_receipt, strict_shape = checked_flag(receipt, "receipt"), checked_flag(strict_shape, "strict_shape")
         output_margin = checked_flag(output_margin, "output_margin")
         round_range = checked_round_range(iteration_range)
-        attested = self._held() or (yield from self.fresh())
+        attested = self._held()
+        if attested is None:
+            attested = yield from self.fresh()
+        elif self._lacks_model(attested):
+            # It may have been loaded since, or provisioned by this very client.
+            attested = yield Alone(self._attest("it had not the model"))
         model = self._model_of(attested)
         rows = as_rows(X, model.n_features, missing)
         margins = as_base_margin(base_margin, rows.shape[0], model.n_groups)
@@ -463,6 +468,9 @@ class RemoteSession:
         ):
             raise ReceiptError("the receipt is not of what was asked for: model, owner, version or time differ")
         return PredictionReceipt(receipt, part, answer.blind, attested.evidence, attested.collateral)
+
+    def _lacks_model(self, attested: Attested) -> bool:
+        return not attested.models if self._model_digest is None else self._model_digest not in attested.models
 
     def _model_of(self, attested: Attested) -> ModelClaim:
         """The model to predict with, of those that the policy accepts."""
@@ -578,7 +586,7 @@ class RemoteSession:
             return request, open_answer(request, body)
         if result is Result.UNREADABLE:
             return None
-        raise _refusal(result)
+        raise _refusal(result, request.kind)
 
     def state(self) -> str:
         """Whom one talks to, in a few words."""
@@ -611,12 +619,14 @@ def _check_is_there(model: ModelClaim | None, attested: Attested) -> None:
         raise EnclaveError("the enclave no longer has the model, or now has it from another owner; predict again")
 
 
-def _refusal(result: Result) -> RemoteError:
+def _refusal(result: Result, kind: Kind | None) -> RemoteError:
     if result is Result.TRY_LATER:
         return RemoteBusyError("the host has no room for this now or is replacing its enclave; try again later")
+    if kind is not Kind.PROVISION:
+        return RemoteError("the host refused the message: it is too long for it, or of a kind it does not take")
     return RemoteError(
-        "the host refused the message: too long, or of a kind it does not take; or it does not keep the "
-        "provisioned model: its id is another owner's, this version of it exists, or there is no room"
+        "the host does not take the model: it takes none at all (ConfidentialEndpoint without store=), or none so large, "
+        "the id is another owner's, this version of it exists (give a higher one), or there is no room; see its log"
     )
 
 

@@ -108,7 +108,7 @@ def appraise(
         )
         _check_configuration(verified.claims, policy, steps)
     known = {one.name: getattr(verified, one.name) for one in fields(VerifiedEvidence)}
-    return AttestationResult(**{**known, "steps": steps.lines}, models=models, appraised_at=moment)
+    return AttestationResult(**{**known, "steps": steps.lines}, policy=policy, models=models, appraised_at=moment)
 
 
 def _check_arguments(policy: object, nonce: object) -> None:
@@ -177,12 +177,18 @@ def _check_freshness(
             Reason.NONCE, "the claims hold another nonce than was asked for: this is the answer to another question"
         )
     age = now - verified.verified_at
+    if age < datetime.timedelta(0):
+        raise AttestationError(
+            Reason.TOO_OLD,
+            f"it was verified for {verified.verified_at:%Y-%m-%dT%H:%M:%SZ}, which is after the time it is appraised "
+            f"for, {now:%Y-%m-%dT%H:%M:%SZ}; give both the same time, or check the clock",
+        )
     if now > verified.earliest_expiry:
         raise AttestationError(
             Reason.TOO_OLD,
             f"what it was verified with expired at {verified.earliest_expiry:%Y-%m-%dT%H:%M:%SZ}; verify again",
         )
-    if policy.max_age is not None and not datetime.timedelta(0) <= age <= policy.max_age:
+    if policy.max_age is not None and age > policy.max_age:
         raise AttestationError(
             Reason.TOO_OLD,
             f"it was verified {age} ago, the policy wants at most {policy.max_age}; ask for new evidence",

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
 
+from confidential_ml.attestation import der
 from confidential_ml.attestation.reason import Reason
 from confidential_ml.attestation.trust_root import TrustRoot, public_key_der
 from confidential_ml.errors import AttestationError
@@ -172,7 +173,7 @@ def checked_chain(pem: bytes, profile: ChainProfile, root: TrustRoot, *, of: str
     return Chain(certificates, keys, tuple(_validity(certificate) for certificate in certificates))
 
 
-def checked_crl(der: bytes, what: str, issuer: x509.Certificate, key: ec.EllipticCurvePublicKey) -> RevocationList:
+def checked_crl(data: bytes, what: str, issuer: x509.Certificate, key: ec.EllipticCurvePublicKey) -> RevocationList:
     """Read a CRL and check everything but its dates.
 
     Raises
@@ -181,7 +182,7 @@ def checked_crl(der: bytes, what: str, issuer: x509.Certificate, key: ec.Ellipti
         `crl-format`, `crl-issuer`, `crl-signature`.
     """
     try:
-        crl = x509.load_der_x509_crl(der)
+        crl = x509.load_der_x509_crl(data)
         is_of_issuer, start, end = crl.issuer == issuer.subject, crl.last_update_utc, crl.next_update_utc
     except Exception:  # whatever a library raises on hostile bytes means the same
         raise AttestationError(Reason.CRL_FORMAT, f"{what} cannot be read: it is not DER of a CRL") from None
@@ -226,8 +227,13 @@ def _load_chain(pem: bytes, count: int, name: str, broken: Reason) -> tuple[x509
 
 
 def _load(text: bytes) -> x509.Certificate:
-    der = base64.b64decode(text.replace(b"\r", b"").replace(b"\n", b""), validate=True)
-    certificate = x509.load_der_x509_certificate(der)
+    encoded = text.replace(b"\r", b"").replace(b"\n", b"")
+    data = base64.b64decode(encoded, validate=True)
+    certificate = x509.load_der_x509_certificate(data)
+    # What decoders skip, nobody has signed: spare bits of base64, and of the bit string that the signature is.
+    (_, _, (tag, signature)) = der.elements(der.single(data, der.SEQUENCE))
+    if base64.b64encode(data) != encoded or (tag, signature) != (der.BIT_STRING, b"\0" + certificate.signature):
+        raise ValueError
     # Read here, as they are parsed only when asked for.
     _ = certificate.extensions, certificate.subject, certificate.issuer, certificate.public_key()
     is_v3, since = certificate.version == x509.Version.v3, certificate.not_valid_before_utc.year

@@ -136,7 +136,7 @@ def parse_claims(claims: bytes) -> Claims:
     """
     data = checked_bytes(claims, "claims")
     if not data.startswith(_MAGIC) or len(data) < _FIXED.size:
-        raise _malformed("they are not claims of confidential_ml, or cut short")
+        raise _malformed("they are not claims of confidential_ml, or cut short (a bare quote has none: verify_quote)")
     (_, version, platform, suites, oblivious, rollback, zero, epoch, instance, config, epoch_key, receipt_key) = (
         _FIXED.unpack_from(data)[:12]
     )

@@ -238,7 +238,7 @@ def _check_signed(collateral: Collateral, name: str, reason: Reason, root: Trust
     chain = checked_chain(getattr(collateral, f"{name}_issuer_chain").encode(), TCB_SIGNER_CHAIN, root, of=what)
     signature, signed = getattr(collateral, f"{name}_signature"), getattr(collateral, name).encode()
     if not is_signed_by(chain.keys[0], signature, signed):
-        raise AttestationError(reason, f"{what} has a wrong signature: its text is not the one that Intel signed")
+        raise AttestationError(reason, f"{what} has a wrong signature: its text is not the one that was signed")
     return chain
 
 

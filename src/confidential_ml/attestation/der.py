@@ -1,8 +1,9 @@
-"""A strict reader of DER (ITU-T X.690), as much of it as the PCK's SGX extension needs."""
+"""A strict reader of DER (ITU-T X.690), as much of it as certificates need whose other readers are not as strict."""
 
 from __future__ import annotations
 
 __all__ = [
+    "BIT_STRING",
     "BOOLEAN",
     "ENUMERATED",
     "INTEGER",
@@ -16,7 +17,8 @@ __all__ = [
     "single",
 ]
 
-BOOLEAN, INTEGER, OCTET_STRING, OBJECT_IDENTIFIER, ENUMERATED, SEQUENCE = 0x01, 0x02, 0x04, 0x06, 0x0A, 0x30
+BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING = 0x01, 0x02, 0x03, 0x04
+OBJECT_IDENTIFIER, ENUMERATED, SEQUENCE = 0x06, 0x0A, 0x30
 
 
 class DerError(ValueError):

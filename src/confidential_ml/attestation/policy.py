@@ -135,6 +135,14 @@ class AttestationPolicy:
             object.__setattr__(self, name, value)
         self._check_pins()
 
+    def accepts_model(self, digest: str, owner: str | None, version: int) -> bool:
+        """Whether a model is one that is accepted: its digest and owner in hexadecimal, and its version."""
+        if isinstance(self.model_digest, frozenset) and digest not in self.model_digest:
+            return False
+        if self.model_owner is None:
+            return True
+        return owner in self.model_owner and version >= (self.min_model_version or 0)
+
     def _check_pins(self) -> None:
         if self.mrenclave is None and self.mrsigner is None:
             raise InvalidInputError(
@@ -256,6 +264,8 @@ def _owners(value: object) -> frozenset[str] | None:
 
 
 def _digests_or_any(name: str, value: object) -> frozenset[str] | _AnyType | None:
+    if isinstance(value, str) and value == ANY.value:
+        raise InvalidInputError(f'{name} is the text "ANY", which stands for anything in TOML alone; pass ANY itself')
     return ANY if value is ANY else _hexadecimals(name, value, _DIGEST_SIZE)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from confidential_ml import card
 from confidential_ml.attestation.claims import Claims, ModelClaim
+from confidential_ml.attestation.policy import AttestationPolicy
 from confidential_ml.attestation.quote import Quote, ReportBody
 from confidential_ml.attestation.tcb import TcbStatus
 from confidential_ml.attestation.trust_root import INTEL_ROOT, TrustRoot
@@ -96,12 +97,15 @@ class AttestationResult(VerifiedEvidence):
 
     Attributes
     ----------
+    policy
+        What it was compared with.
     models
         Of the claimed models those that the policy accepts, in the order they were loaded.
     appraised_at
         The time it was appraised for, UTC.
     """
 
+    policy: AttestationPolicy = field(repr=False)
     models: tuple[ModelClaim, ...]
     appraised_at: datetime.datetime
 

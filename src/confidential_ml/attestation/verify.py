@@ -28,7 +28,12 @@ _CACHED_PCKS = 256
 
 
 def verify_quote(
-    quote: bytes, collateral: Collateral, *, root: TrustRoot = INTEL_ROOT, now: datetime.datetime | None = None
+    quote: bytes,
+    collateral: Collateral,
+    *,
+    root: TrustRoot = INTEL_ROOT,
+    now: datetime.datetime | None = None,
+    allow_debug: bool = False,
 ) -> VerifiedQuote:
     """Verify a bare quote: signatures, certificates, revocation, TCB, dates.
 
@@ -42,11 +47,13 @@ def verify_quote(
         Whom to believe; Intel by default.
     now
         The time to verify for, with its time zone; by default the clock's.
+    allow_debug
+        Accept an enclave whose memory can be read. Evidence with claims is refused by its policy, a bare quote here.
 
     Returns
     -------
     VerifiedQuote
-        A quote of a genuine enclave of some kind, debug enclaves included: what it is worth, the caller must see.
+        A quote of a genuine enclave of some kind: what it is worth, the caller must see.
 
     Raises
     ------
@@ -57,8 +64,16 @@ def verify_quote(
     """
     moment = _checked_arguments(collateral, root, now)
     steps = Steps()
+    if type(allow_debug) is not bool:
+        raise InvalidInputError(f"allow_debug must be True or False, not {type(allow_debug).__name__}")
     with steps.told():
-        return _verify(parse_quote(quote), collateral, root, moment, steps)
+        verified = _verify(parse_quote(quote), collateral, root, moment, steps)
+        if verified.debug and not allow_debug:
+            raise AttestationError(
+                Reason.DEBUG_ENCLAVE,
+                "the enclave is a debug enclave: its memory can be read; only allow_debug=True accepts it, for tests",
+            )
+    return verified
 
 
 def verify(

@@ -37,9 +37,10 @@ def verify_receipt(
 ) -> None:
     """Verify a receipt, offline.
 
-    The evidence of its enclave, that the policy accepts it, its signature, and that it is of what it is compared with.
+    The evidence of its enclave, that the policy accepts that and the model, its signature, and that it is of what it is
+    compared with.
     """
-    from confidential_ml.attestation import appraise, verify
+    from confidential_ml.attestation import AttestationError, attest
     from confidential_ml.cli.receipt_file import ReceiptFile
     from confidential_ml.receipt import parse_receipt
     from confidential_ml.receipt import verify_receipt as verify_signature
@@ -47,17 +48,23 @@ def verify_receipt(
     kept = ReceiptFile.load(receipt)
     now = _moment(at, parse_receipt(kept.receipt).asked_at)
     wanted = options.needed_policy(policy)
-    verified = verify(kept.evidence, kept.collateral, root=options.read_root(root), now=now)
-    appraise(verified, wanted, now=now)
+    try:
+        accepted = attest(kept.evidence, kept.collateral, wanted, root=options.read_root(root), now=now)
+    except AttestationError as error:
+        if at is None and error.reason.value.endswith("-expired"):
+            sentence = f"{error.sentence}; or verify the receipt as of the time that it was asked for: --at asked"
+            raise AttestationError(error.reason, sentence, error.steps) from None
+        raise
     compared = _compared(kept, predictions, sealed)
-    signed = verify_signature(kept.receipt, verified.claims, verified.mrenclave, **compared)
+    signed = verify_signature(kept.receipt, accepted, **compared)
+    by_its_name = wanted.accepts_model(signed.model_digest, signed.owner, signed.model_version)
     against = [str(path) for path in (predictions, sealed) if path is not None]
     if json:
         print_json(
             {
                 "verified": True,
                 **receipt_document(signed),
-                "root": verified.root.name,
+                "root": accepted.root.name,
                 "policy_accepts": True,
                 "compared_with": against,
             }
@@ -67,8 +74,9 @@ def verify_receipt(
         f"{receipt}: verified",
         {
             **receipt_facts(signed),
-            "root": verified.root.name,
-            "policy": "accepts the enclave",
+            "root": accepted.root.name,
+            "policy": "accepts the enclave and the model"
+            + ("" if by_its_name else ", which is loaded as another version or owner's too"),
             "compared with": " and ".join(against) or "nothing: --predictions or --sealed",
         },
     )

@@ -17,7 +17,18 @@ from confidential_ml.client.calls import Calls, Options
 from confidential_ml.client.exchange import AsyncExchange
 from confidential_ml.errors import RemoteError
 from confidential_ml.receipt import Receipt
-from confidential_ml.remote_session import REQUEST_SIZE, Alone, Ended, Pause, PredictionReceipt, Step, Steps, T, advance
+from confidential_ml.remote_session import (
+    REQUEST_SIZE,
+    Alone,
+    Attested,
+    Ended,
+    Pause,
+    PredictionReceipt,
+    Step,
+    Steps,
+    T,
+    advance,
+)
 from confidential_ml.rows import FloatArray
 from confidential_ml.sealed_file import SealingPolicy
 
@@ -96,9 +107,34 @@ class AsyncConfidentialClient:
         RemoteError
             If none has been verified yet; :meth:`attest` does.
         """
+        return self._attested().result
+
+    @property
+    def evidence(self) -> bytes:
+        """The evidence that :attr:`attestation` is of; with it receipts can be verified later.
+
+        Raises
+        ------
+        RemoteError
+            As for :attr:`attestation`.
+        """
+        return self._attested().evidence
+
+    @property
+    def collateral(self) -> Collateral:
+        """What :attr:`evidence` was verified with.
+
+        Raises
+        ------
+        RemoteError
+            As for :attr:`attestation`.
+        """
+        return self._attested().collateral
+
+    def _attested(self) -> Attested:
         if self._session.attested is None:
             raise RemoteError("no enclave has been verified yet; await attest() first")
-        return self._session.attested.result
+        return self._session.attested
 
     @property
     def attestation_count(self) -> int:

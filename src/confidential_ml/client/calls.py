@@ -128,7 +128,8 @@ class Calls:
 
         sent = secrets.token_bytes(32) if nonce is None else nonce
         if not isinstance(sent, bytes) or len(sent) > 64:
-            raise InvalidInputError("nonce must be at most 64 bytes")
+            found = f"has {len(sent)}" if isinstance(sent, bytes) else f"is a {type(sent).__name__}"
+            raise InvalidInputError(f"nonce must be at most 64 bytes; it {found}")
         query = urllib.parse.urlencode({"nonce": sent.hex()})
         document = yield from self._json(f"/attestation/report?{query}")
         try:

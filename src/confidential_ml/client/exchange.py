@@ -88,6 +88,7 @@ class Exchange:
 
     def send(self, request: HttpRequest) -> HttpResponse:
         """Send a request; UnreachableError, ReplyLostError or RemoteError if no whole response comes in time."""
+        _check_open(self._client)
         self._limit.end = time.monotonic() + self._timeout
         with (
             _failures_said(request, self._timeout),
@@ -121,6 +122,7 @@ class AsyncExchange:
 
     async def send(self, request: HttpRequest) -> HttpResponse:
         """As `Exchange.send`."""
+        _check_open(self._client)
         with _failures_said(request, self._timeout), anyio.fail_after(self._timeout):
             async with self._client.stream(**_request_arguments(request)) as response:
                 _check_size(response, request)
@@ -138,6 +140,11 @@ class AsyncExchange:
     async def close(self) -> None:
         """Close all connections."""
         await self._client.aclose()
+
+
+def _check_open(client: httpx.Client | httpx.AsyncClient) -> None:
+    if client.is_closed:
+        raise InvalidInputError("the client is closed; make a new one")
 
 
 def _client_arguments(timeout: float) -> dict[str, typing.Any]:

@@ -88,7 +88,7 @@ async function checkSigned(collateral, name, reason, root) {
   const chain = await checkedChain(collateral[`${name}_issuer_chain`], TCB_SIGNER_CHAIN, root, what);
   const { key } = chain.certificates[0];
   if (key === null || !(await isSignedBy(key, collateral[`${name}_signature`], collateral[name]))) {
-    throw new AttestationError(reason, `${what} has a wrong signature: its text is not the one that Intel signed`);
+    throw new AttestationError(reason, `${what} has a wrong signature: its text is not the one that was signed`);
   }
   return chain;
 }
