@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,12 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from http_host import Handler, HttpHost, Misbehave, answers, cuts, drips, floods, hangs_up, says, serves_and_hangs_up
-from reference_enclave import ReferenceEnclave, ReferenceModel
+from reference_enclave import MRENCLAVE, ReferenceEnclave, ReferenceModel
 from remote_host import POLICY, Host, exit_code_of_child
 
 import confidential_ml as cml
 from confidential_ml import remote_session
-from confidential_ml.attestation import AttestationError, AttestationPolicy, Reason
+from confidential_ml.attestation import ANY, AttestationError, AttestationPolicy, Reason
 from confidential_ml.client import (
     AsyncConfidentialClient,
     ConfidentialClient,
@@ -294,6 +295,36 @@ def test_a_task_that_is_cancelled_leaves_the_client_usable(http: HttpHost) -> No
     np.testing.assert_array_equal(asyncio.run(main()), EXPECTED)
 
 
+@pytest.mark.parametrize("how", ["cancel", "wait_for"])
+def test_a_task_that_is_cancelled_while_it_computes(http: HttpHost, how: str) -> None:
+    """asyncio does not wait for the thread, in which the generator is still running."""
+    goes_on = threading.Event()
+
+    class Slow(list[Any]):
+        def __array__(self, *_: Any, **__: Any) -> Any:
+            assert goes_on.wait(20)
+            return ROWS.copy()
+
+    async def main() -> Any:
+        options: dict[str, Any] = {"root": http.host.platform.root, "clock": http.host.clock}
+        async with AsyncConfidentialClient(http.url, POLICY, **options) as client:
+            await client.attest()
+            if how == "cancel":
+                task = asyncio.create_task(client.predict(Slow()))
+                await asyncio.sleep(0.1)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            else:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(client.predict(Slow()), 0.1)
+            goes_on.set()
+            return await client.predict(ROWS)
+
+    np.testing.assert_array_equal(asyncio.run(main()), EXPECTED)
+    assert len(http.messages(Operation.REQUEST)) == 1
+
+
 def test_the_async_client_says_that_nothing_is_verified_yet(http: HttpHost) -> None:
     async def main() -> None:
         async with AsyncConfidentialClient(http.url, POLICY) as client:
@@ -307,6 +338,41 @@ def test_the_async_client_says_that_nothing_is_verified_yet(http: HttpHost) -> N
 # ---- what fails, and what is sent again -----------------------------------------------------------------------------
 
 BUSY = says(503, "busy", Retry_After="0")
+
+
+def test_what_expires_before_another_attempt_is_attested_again(connect: Open, http: HttpHost) -> None:
+    policy = AttestationPolicy(mrenclave=MRENCLAVE.hex(), allow_debug=True, model_digest=ANY, max_age=60)
+    with connect(policy=policy) as client:
+        client.predict(ROWS)
+
+        def busy_for_a_minute(handler: Handler) -> bool:
+            http.host.clock.advance(61)
+            return BUSY(handler)
+
+        http.plan = [busy_for_a_minute]
+        np.testing.assert_array_equal(client.predict(ROWS), EXPECTED)
+        assert client.attestation_count == 2
+
+
+def test_neither_token_nor_password_is_shown(http: HttpHost) -> None:
+    for proxy in ("http://u:pass-word@h:99999", "http://u:pass-word@[::1", "http://u:pass-word@h:x", "socks://h"):
+        with pytest.raises(cml.InvalidInputError, match="proxy must be like") as raised:
+            ConfidentialClient(http.url, POLICY, token="to-ken", proxy=proxy)
+        assert "pass-word" not in str(raised.value)
+        assert raised.value.__cause__ is None
+    with pytest.raises(cml.InvalidInputError) as raised:
+        ConfidentialClient(http.url, POLICY, token="to-ken", retries=-1)
+    found = traceback.TracebackException.from_exception(raised.value, capture_locals=True)
+    assert any("Options(" in value for frame in found.stack for value in (frame.locals or {}).values())
+    assert "to-ken" not in "".join(
+        value for frame in found.stack for name, value in (frame.locals or {}).items() if name == "options"
+    )
+    http.plan = [says(400, "wrong", "you sent Bearer to-ken")]
+    with ConfidentialClient(http.url, POLICY, token="to-ken") as client, pytest.raises(HttpStatusError) as told:
+        client.health()
+    assert "you sent Bearer (token)" in str(told.value)
+
+
 TRANSIENT = {
     "busy": BUSY,
     "shutting down": says(503, "shutting_down"),

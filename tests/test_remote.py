@@ -300,6 +300,14 @@ def test_a_clock_without_a_time_zone_is_refused(host: Host) -> None:
     assert host.sent(Operation.REQUEST) == []
 
 
+def test_a_clock_that_says_nothing_is_not_the_systems(host: Host) -> None:
+    nothing: Any = lambda: None  # noqa: E731
+    client = RemoteModel(host.transport, POLICY, root=host.platform.root, clock=nothing)
+    with pytest.raises(cml.InvalidInputError, match="it returned None"):
+        client.predict(ROWS)
+    assert host.sent(Operation.REQUEST) == []
+
+
 # ---- which model ----------------------------------------------------------------------------------------------------
 
 
@@ -439,13 +447,112 @@ def test_evidence_that_expires_is_asked_for_again(host: Host, caplog: pytest.Log
     host.forget_collateral()
     with caplog.at_level(logging.INFO, "confidential_ml"):
         client.predict(ROWS)
-    assert client.attestation_count == 2
+        assert client.attestation_count == 2
+        assert "the last attestation was refused" in caplog.text
+        host.clock.now = client.attestation.earliest_expiry + datetime.timedelta(seconds=1)
+        host.forget_collateral()
+        client.predict(ROWS)
+    assert client.attestation_count == 3
     assert "the former attestation has expired" in caplog.text
 
 
+def aged(seconds: float) -> AttestationPolicy:
+    return AttestationPolicy(mrenclave=MRENCLAVE.hex(), allow_debug=True, model_digest=ANY, max_age=seconds)
+
+
+def test_collateral_expires_before_a_greater_age(host: Host) -> None:
+    client = host.client(aged(30 * 86400))
+    client.predict(ROWS)
+    host.clock.now = client.attestation.earliest_expiry + datetime.timedelta(seconds=1)
+    with pytest.raises(AttestationError) as refusal:
+        client.predict(ROWS)
+    assert refusal.value.reason is Reason.CRL_EXPIRED
+
+
+def passing(host: Host, seconds: float) -> Callable[[bytes], bytes]:
+    """A wire on which every message takes that long."""
+
+    def change(message: bytes) -> bytes:
+        host.clock.advance(seconds)
+        return message
+
+    return change
+
+
+def test_what_expires_in_the_middle_of_a_call_is_attested_again(host: Host) -> None:
+    client = host.client(aged(60), request_size=12)  # a row each
+    client.attest()
+    host.change_message = passing(host, 25)
+    values, receipts = client.predict(ROWS, receipt=True)
+    np.testing.assert_array_equal(values, MODEL.predict(ROWS, None, False, 0, 0))
+    # Sent after 0, 25 and 50 seconds; a fourth row would have been after 75.
+    assert (len(receipts), client.attestation_count) == (3, 1)
+    client.predict(np.repeat(ROWS, 2, axis=0))
+    assert client.attestation_count > 2
+
+
+def test_what_expires_while_rows_are_converted_is_attested_again(host: Host) -> None:
+    class Slow(list[Any]):
+        def __array__(self, *_: Any, **__: Any) -> Any:
+            host.clock.advance(61)
+            return ROWS.copy()
+
+    client = host.client(aged(60))
+    client.predict(ROWS)
+    assert client.predict(Slow()).shape == (3, 2)
+    assert client.attestation_count == 2
+
+
+def test_a_model_that_changes_owner_in_the_middle_of_a_call_gets_no_more_rows(host: Host) -> None:
+    client = host.client(aged(60), request_size=12)
+    client.attest()
+
+    def change(message: bytes) -> bytes:
+        host.clock.advance(61)
+        host.enclave.models[:] = [dataclasses.replace(MODEL, owner=b"o" * 32)]
+        return message
+
+    host.change_message = change
+    with pytest.raises(cml.EnclaveError, match="no longer has the model, or now has it from another owner"):
+        client.predict(ROWS)
+    assert len(host.sent(Operation.REQUEST)) == 1
+
+
+def test_a_new_attestation_that_has_expired_by_then_is_not_used(host: Host) -> None:
+    """Another thread may have found the new key long ago."""
+    client = host.client(aged(60))
+    client.predict(ROWS)
+
+    def change(message: bytes) -> bytes:
+        host.change_message = lambda other: other
+        host.clock.advance(59)
+        host.enclave.new_epoch()
+        host.enclave.end_former_epoch()
+        client.attest()
+        host.clock.advance(61)
+        return message
+
+    host.change_message = change
+    np.testing.assert_array_equal(client.predict(ROWS), MODEL.predict(ROWS, None, False, 0, 0))
+    assert client.attestation_count == 3
+
+
+def test_a_refused_attestation_ends_the_one_before(host: Host) -> None:
+    client = host.client()
+    client.predict(ROWS)
+    earlier = host.wire[0][1]
+    host.change_reply = lambda reply, _: earlier
+    with pytest.raises(AttestationError) as refusal:
+        client.attest()
+    assert refusal.value.reason is Reason.NONCE
+    assert "not attested yet" in repr(client)
+    host.change_reply = lambda reply, _: reply
+    client.predict(ROWS)
+    assert len(host.sent(Operation.EVIDENCE)) == 3
+
+
 def test_max_age_of_the_policy(host: Host) -> None:
-    policy = AttestationPolicy(mrenclave=MRENCLAVE.hex(), allow_debug=True, model_digest=ANY, max_age=60)
-    client = host.client(policy)
+    client = host.client(aged(60))
     client.predict(ROWS)
     host.clock.advance(59)
     client.predict(ROWS)
@@ -456,8 +563,7 @@ def test_max_age_of_the_policy(host: Host) -> None:
 
 
 def test_a_max_age_of_zero_attests_every_time(host: Host) -> None:
-    policy = AttestationPolicy(mrenclave=MRENCLAVE.hex(), allow_debug=True, model_digest=ANY, max_age=0)
-    client = host.client(policy)
+    client = host.client(aged(0))
     client.predict(ROWS)
     before = client.attestation_count
     client.predict(ROWS)
@@ -931,13 +1037,14 @@ class Lying(ReferenceEnclave):
         return content, receipt, blind
 
     def _receipt(self, opened: Opened, policy: int, time: int, model: ReferenceModel, hashed: bytes) -> bytes:
-        return super()._receipt(
+        told = super()._receipt(
             opened,
             self.lie.get("policy", policy),
             self.lie.get("time", time),
             dataclasses.replace(model, **self.lie.get("model", {})),
             self.lie.get("hashed", hashed),
         )
+        return told[:-1] + bytes([told[-1] ^ 1]) if self.lie.get("forged") else told
 
 
 def lying(platform: SimulatedPlatform, lie: dict[str, Any], **options: Any) -> Host:
@@ -954,13 +1061,14 @@ def lying(platform: SimulatedPlatform, lie: dict[str, Any], **options: Any) -> H
         {"model": {"owner": b"o" * 32}},
         {"model": {"version": 8}},
         {"hashed": b"h" * 32},
+        {"forged": True},
     ],
-    ids=["time", "model", "owner", "version", "content"],
+    ids=["time", "model", "owner", "version", "content", "signature"],
 )
 def test_a_receipt_of_something_else_is_refused(platform: SimulatedPlatform, lie: dict[str, Any]) -> None:
     host = lying(platform, lie)
     assert host.client().predict(ROWS).shape == (3, 2)
-    with pytest.raises(cml.ReceiptError, match=r"not of what was asked for|other predictions"):
+    with pytest.raises(cml.ReceiptError, match=r"not of what was asked for|other predictions|not signed by"):
         host.client().predict(ROWS, receipt=True)
 
 
@@ -1049,6 +1157,9 @@ def test_receipts_are_returned_when_asked_for(host: Host) -> None:
         checked_receipt(host, one, wrong)
 
 
+OWNED: dict[str, Any] = {"mrenclave": MRENCLAVE.hex(), "allow_debug": True, "model_owner": MODEL.owner.hex()}
+
+
 def audited(host: Host, found: cml.PredictionReceipt, policy: AttestationPolicy) -> cml.Receipt:
     """As somebody does it who has a policy of their own."""
     result = attest(found.evidence, found.collateral, policy, root=host.platform.root, now=host.clock.now)
@@ -1061,7 +1172,7 @@ def test_a_receipt_is_verified_by_a_policy_enclave_and_model(platform: Simulated
     _, (one,) = host.client(model_digest=MODEL.digest.hex()).predict(ROWS, receipt=True)
     _, (others,) = host.client(model_digest=other.digest.hex()).predict(np.ones((1, 4)), receipt=True)
     wanted = policy_of(MODEL)
-    owned = AttestationPolicy(mrenclave=MRENCLAVE.hex(), allow_debug=True, model_owner=MODEL.owner.hex())
+    owned = AttestationPolicy(**OWNED)
     for policy in (wanted, owned, POLICY):
         assert audited(host, one, policy) == one.receipt
     assert audited(host, others, POLICY) == others.receipt
@@ -1094,7 +1205,14 @@ def test_a_receipt_under_another_name_of_the_accepted_model_is_verified(
 
 
 def test_what_is_no_receipt_and_no_result(host: Host) -> None:
-    _, (one,) = host.client().predict(ROWS, receipt=True)
+    values, (one,) = host.client().predict(ROWS, receipt=True)
+    joined = one.blind + values.tobytes()
+    moved: Any = memoryview(joined[:48]).cast("f")  # 12 numbers, 48 bytes
+    longer: Any = memoryview(joined + bytes(104))[:128].cast("f")  # 32 of them
+    claims = verify(one.evidence, one.collateral, root=host.platform.root, now=host.clock.now).claims
+    for blind in (moved, longer):
+        with pytest.raises(cml.InvalidInputError, match="blind must have 32 bytes"):
+            verify_receipt(one.receipt, claims, MRENCLAVE.hex(), answer=joined[48:], blind=blind)
     result = attest(one.evidence, one.collateral, POLICY, root=host.platform.root, now=host.clock.now)
     wrong: Any = one
     with pytest.raises(cml.InvalidInputError, match="the PredictionReceipt has"):
@@ -1170,6 +1288,20 @@ def test_a_provisioned_model_and_the_evidence_of_then(platform: SimulatedPlatfor
         verify_receipt(receipt, dataclasses.replace(result, policy=someone))
 
 
+def test_a_receipt_of_a_provisioned_model_is_of_its_own_owner(platform: SimulatedPlatform, tmp_path: Path) -> None:
+    """Whose model was sealed is what such a receipt is for; that another has the same one loaded is no matter."""
+    same = dataclasses.replace(MODEL, flat=to_flat_model(MODEL_FILE))
+    host = serving(platform, same, dataclasses.replace(same, owner=bytes(32), version=0), store=tmp_path)
+    receipt, evidence, collateral = host.client().provision_with_evidence(MODEL_FILE, model_id="m")
+    for policy, is_accepted in ((policy_of(same), True), (AttestationPolicy(**OWNED), False)):
+        result = attest(evidence, collateral, policy, root=platform.root, now=host.clock.now)
+        if is_accepted:
+            assert verify_receipt(receipt, result) == receipt
+            continue
+        with pytest.raises(cml.ReceiptError, match="of nobody, which the policy does not accept"):
+            verify_receipt(receipt, result)
+
+
 def test_a_model_of_nobody(platform: SimulatedPlatform, tmp_path: Path) -> None:
     receipt = serving(platform, store=tmp_path).client().provision(MODEL_FILE, model_id="m")
     assert (receipt.owner, receipt.policy, receipt.model_version) == (None, "mrenclave", 0)
@@ -1220,13 +1352,14 @@ def test_a_host_that_takes_no_models(host: Host) -> None:
         {"model": {"owner": b"o" * 32}},
         {"model": {"version": 8}},
         {"policy": 2},
+        {"forged": True},
     ],
-    ids=["time", "model", "owner", "version", "policy"],
+    ids=["time", "model", "owner", "version", "policy", "signature"],
 )
 def test_a_receipt_of_another_provisioning_is_refused(
     platform: SimulatedPlatform, tmp_path: Path, lie: dict[str, Any]
 ) -> None:
-    with pytest.raises(cml.ReceiptError, match="not of what was sent"):
+    with pytest.raises(cml.ReceiptError, match=r"not of what was sent|not signed by"):
         lying(platform, lie, store=tmp_path).client().provision(MODEL_FILE, model_id="m")
 
 

@@ -194,6 +194,8 @@ def verify_receipt(
     for data, name in ((request, "request"), (answer, "answer"), (blind, "blind"), (sealed, "sealed")):
         if data is not None and not isinstance(data, (bytes, bytearray, memoryview)):
             raise InvalidInputError(f"{name} must be bytes, not {type(data).__name__}")
+    # As bytes: a view of other items would have another length than what is hashed.
+    blind = None if blind is None else bytes(blind)
     _check_contents(parsed, request, answer, blind, sealed)
     return parsed
 
@@ -232,7 +234,7 @@ def _check_contents(
         # Of fixed size: else bytes could move between blind and predictions under the same hash.
         if len(blind) != _BLIND_SIZE:
             raise InvalidInputError(f"blind must have {_BLIND_SIZE} bytes, it has {len(blind)}")
-        if hashlib.sha256(_CONTENT_LABEL + bytes(blind) + bytes(answer)).hexdigest() != receipt.content_digest:
+        if hashlib.sha256(_CONTENT_LABEL + blind + bytes(answer)).hexdigest() != receipt.content_digest:
             raise ReceiptError("the receipt is of other predictions, or the blind is of another receipt")
     if sealed is not None:
         if receipt.kind is not Kind.PROVISION:

@@ -30,6 +30,7 @@ from confidential_ml.arguments import (
     shaped_like_xgboost,
 )
 from confidential_ml.attestation import (
+    AttestationError,
     AttestationPolicy,
     AttestationResult,
     Claims,
@@ -343,7 +344,9 @@ class RemoteSession:
         """The enclave in use, as it was last verified; asks for evidence if that has not been done or has expired."""
         attested = self._held()
         if attested is None:
-            reason = "the first time" if self.attested is None else "the former attestation has expired"
+            reason = "the former attestation has expired"
+            if self.attested is None:
+                reason = "the first time" if self.attestation_count == 0 else "the last attestation was refused"
             attested = yield Alone(self._attest_unless_held(reason))
         return attested
 
@@ -376,7 +379,12 @@ class RemoteSession:
                 raise RemoteError("the host sends no collateral along; give RemoteModel its own with collateral=")
             collateral = Collateral.from_json(document)
         now = self._now()
-        result = attest(evidence, collateral, self._policy, nonce=nonce, root=self._root, now=now)
+        try:
+            result = attest(evidence, collateral, self._policy, nonce=nonce, root=self._root, now=now)
+        except AttestationError:
+            # What was accepted before is no longer: the next call asks again.
+            self.attested = None
+            raise
         if not result.claims.suites >> (SUITE - 1) & 1:
             raise RemoteError("the enclave offers no cipher suite that this release has; use a newer release")
         expiry = result.earliest_expiry
@@ -435,23 +443,19 @@ class RemoteSession:
         predictions = np.empty((rows.shape[0], columns), dtype=np.float32)
         receipts = []
         for part in batch.parts(self._request_size):
-            if part.start:
-                attested = self._held() or (yield from self.fresh())
-            one = yield from self._predict_part(attested, batch, part, predictions[part])
+            one = yield from self._predict_part(batch, part, predictions[part])
             if one is not None:
                 receipts.append(one)
         return shaped_like_xgboost(predictions, strict_shape=strict_shape), tuple(receipts)
 
-    def _predict_part(
-        self, attested: Attested, batch: _Batch, part: slice, predictions: FloatArray
-    ) -> Steps[PredictionReceipt | None]:
+    def _predict_part(self, batch: _Batch, part: slice, predictions: FloatArray) -> Steps[PredictionReceipt | None]:
         """Fill in the predictions of some rows."""
         time = self._time() if batch.wants_receipt else 0
 
         def build(attested: Attested) -> Request:
             return batch.request(attested, part, time)
 
-        attested, request, answer = yield from self._exchange(attested, build, Kind.PREDICT, batch.model)
+        attested, request, answer = yield from self._exchange(build, Kind.PREDICT, batch.model)
         if len(answer.content) != predictions.nbytes or bool(answer.receipt) != batch.wants_receipt:
             raise RemoteError("the enclave's answer is not of the size that was asked for; they do not match")
         predictions[:] = np.frombuffer(answer.content, dtype=_LITTLE_ENDIAN).reshape(predictions.shape)
@@ -526,8 +530,7 @@ class RemoteSession:
                 time=time,
             )
 
-        attested = yield from self.fresh()
-        attested, request, answer = yield from self._exchange(attested, build, Kind.PROVISION, None, again)
+        attested, request, answer = yield from self._exchange(build, Kind.PROVISION, None, again)
         if answer.content or not answer.receipt:
             raise RemoteError("the enclave's answer is not one to a provisioned model; client and enclave do not match")
         receipt = _checked_receipt(attested, request, answer)
@@ -540,20 +543,13 @@ class RemoteSession:
     # ---- the wire ---------------------------------------------------------------------------------------------------
 
     def _exchange(
-        self,
-        attested: Attested,
-        build: Callable[[Attested], Request],
-        kind: Kind,
-        model: ModelClaim | None,
-        again: Again | None = None,
+        self, build: Callable[[Attested], Request], kind: Kind, model: ModelClaim | None, again: Again | None = None
     ) -> Steps[tuple[Attested, Request, Answer]]:
-        """Send a request, again if the enclave's key has changed meanwhile; its answer, if that is a success.
-
-        The enclave that it answers with is the one that answered.
-        """
+        """Send a request, again if the enclave's key has changed meanwhile; who answered, and a success."""
         again = again or self._again
-        reply = yield from again(functools.partial(self._ask, attested, build, model), kind)
-        if reply is None:
+        attempt = functools.partial(self._ask, build, model)
+        attested, request, answer = yield from again(attempt, kind)
+        if answer is None:
             former = attested
             attested = yield Alone(self._attest_unless_rekeyed(former))
             _check_is_there(model, attested)
@@ -562,30 +558,31 @@ class RemoteSession:
                     "the enclave cannot read the request and has no new key: the request is changed or sent twice on "
                     "its way; check what lies between here and the host"
                 )
-            reply = yield from again(functools.partial(self._ask, attested, build, model), kind)
-        if reply is None:
+            attested, request, answer = yield from again(attempt, kind)
+        if answer is None:
             raise RequestUnreadableError(
                 "the enclave cannot read the request, encrypted anew to its new key, either; check what lies between "
                 "here and the host"
             )
-        request, answer = reply
         if answer.status:
             raise error_of(answer.status)
         return attested, request, answer
 
     def _ask(
-        self, attested: Attested, build: Callable[[Attested], Request], model: ModelClaim | None
-    ) -> Steps[tuple[Request, Answer] | None]:
-        """Request, encrypted anew each time, and answer; None if the enclave could not read the request."""
+        self, build: Callable[[Attested], Request], model: ModelClaim | None
+    ) -> Steps[tuple[Attested, Request, Answer | None]]:
+        """Whom was asked, what, encrypted anew each time, and the answer; None if the enclave could not read it."""
+        # At each attempt: since the last one, or since the call began, the attestation may have expired.
+        attested = self._held() or (yield from self.fresh())
         _check_is_there(model, attested)
         request = build(attested)
         message = b"".join((_REQUEST, request.head, request.sealed))
         reply = yield Send(message, _REPLY_HEADER_SIZE + ANSWER_OVERHEAD + request.answer_size, request.kind)
         result, body = _read_reply(reply)
         if result is Result.OK:
-            return request, open_answer(request, body)
+            return attested, request, open_answer(request, body)
         if result is Result.UNREADABLE:
-            return None
+            return attested, request, None
         raise _refusal(result, request.kind)
 
     def state(self) -> str:
@@ -596,10 +593,15 @@ class RemoteSession:
         return f"{claims.platform}, MRENCLAVE {card.short(self.attested.result.mrenclave)}, epoch {claims.epoch}"
 
     def _time(self) -> int:
-        return (self._now() - _EPOCH_1970) // _MILLISECOND
+        return max(0, (self._now() - _EPOCH_1970) // _MILLISECOND)
 
     def _now(self) -> datetime.datetime:
-        return datetime.datetime.now(datetime.UTC) if self._clock is None else checked_now(self._clock())
+        if self._clock is None:
+            return datetime.datetime.now(datetime.UTC)
+        told = self._clock()
+        if told is None:
+            raise InvalidInputError("clock must return a datetime with a time zone; it returned None")
+        return checked_now(told)
 
 
 def _read_reply(reply: object) -> tuple[Result, bytes]:
@@ -625,8 +627,8 @@ def _refusal(result: Result, kind: Kind | None) -> RemoteError:
     if kind is not Kind.PROVISION:
         return RemoteError("the host refused the message: it is too long for it, or of a kind it does not take")
     return RemoteError(
-        "the host does not take the model: it takes none at all (ConfidentialEndpoint without store=), or none so large, "
-        "the id is another owner's, this version of it exists (give a higher one), or there is no room; see its log"
+        "the host does not take the model: it takes none at all (ConfidentialEndpoint without store=), or none so "
+        "large, the id is another owner's, this version of it exists (give a higher one), or there is no room"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ssl
+import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, overload
@@ -33,6 +34,37 @@ from confidential_ml.rows import FloatArray
 from confidential_ml.sealed_file import SealingPolicy
 
 __all__ = ["AsyncConfidentialClient"]
+
+
+class _Driven:
+    """Steps that worker threads advance. A task that asyncio cancels does not wait for its thread: that closes them."""
+
+    def __init__(self, steps: Steps[Any]) -> None:
+        self._steps = steps
+        self._lock = threading.Lock()
+        self._is_advancing = False
+        self._is_given_up = False
+
+    def advance(self, outcome: Any, error: BaseException | None) -> Step | Ended:
+        with self._lock:
+            if self._is_given_up:  # before the thread began
+                return Ended(None)
+            self._is_advancing = True
+        try:
+            return advance(self._steps, outcome, error)
+        finally:
+            with self._lock:
+                self._is_advancing = False
+                is_given_up = self._is_given_up
+            if is_given_up:
+                self._steps.close()
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_given_up = True
+            if self._is_advancing:
+                return
+        self._steps.close()
 
 
 class AsyncConfidentialClient:
@@ -305,10 +337,10 @@ class AsyncConfidentialClient:
     async def _run(self, steps: Steps[T]) -> T:
         outcome: Any = None
         error: BaseException | None = None
+        driven = _Driven(steps)
         try:
             while True:
-                # Not left behind when the task is cancelled: the generator could not be closed while it runs.
-                step = await anyio.to_thread.run_sync(advance, steps, outcome, error)
+                step = await anyio.to_thread.run_sync(driven.advance, outcome, error)
                 if isinstance(step, Ended):
                     result: T = step.value
                     return result
@@ -320,7 +352,7 @@ class AsyncConfidentialClient:
         finally:
             # Else the error and the frames in its traceback would keep each other alive.
             del error
-            steps.close()
+            driven.close()
 
     async def _perform(self, step: Step) -> Any:
         if isinstance(step, Alone):
@@ -345,4 +377,6 @@ class AsyncConfidentialClient:
         await self.close()
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_session"):
+            return "<confidential_ml.client.AsyncConfidentialClient, not made>"
         return f"<confidential_ml.client.AsyncConfidentialClient {self._calls.address}, {self._session.state()}>"

@@ -9,7 +9,7 @@ import secrets
 import ssl
 import urllib.parse
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -52,10 +52,10 @@ class Options:
     root: TrustRoot
     collateral: Collateral | None
     model_digest: str | None
-    token: str | None
+    token: str | None = field(repr=False)
     ca_file: StrPath | None
     ssl_context: ssl.SSLContext | None
-    proxy: str | None
+    proxy: str | None = field(repr=False)
     timeout: float
     deadline: float
     retries: int
@@ -182,7 +182,7 @@ class Calls:
         status = response.status
         if status == 200:
             return response.body
-        code, told = _error_of(response)
+        code, told = _error_of(response, self._headers.get("Authorization", "").removeprefix("Bearer "))
         sentence = f"{request.place} answers HTTP {status}{f' {code}' if code else ''}{f': {told}' if told else ''}"
         if 300 <= status < 400:
             sentence += ": redirects are not followed, give the final address"
@@ -196,12 +196,13 @@ class Calls:
         raise HttpStatusError(sentence, status=status, code=code, retry_after=retry_after)
 
 
-def _error_of(response: HttpResponse) -> tuple[str, str]:
-    """The server's code and message; both are shown, neither is trusted."""
+def _error_of(response: HttpResponse, token: str) -> tuple[str, str]:
+    """The server's code and message; both are shown, neither is trusted, nor may it repeat the token there."""
     code = response.headers.get("confidential-ml-error", "")
     code = code if _CODE.fullmatch(code) else ""
     try:
         told = str(_parsed(response.body)["error"]["message"])
+        told = told.replace(token, "(token)") if token else told
     except (RemoteError, KeyError, TypeError):
         told = ""
     return code, "".join(one for one in told[:_MAX_SHOWN] if one.isprintable())

@@ -191,11 +191,15 @@ def _whole(response: httpx.Response, parts: Iterable[bytes]) -> HttpResponse:
 def _proxy(proxy: str | None) -> httpx.Proxy | None:
     if proxy is None:
         return None
-    parts = urllib.parse.urlsplit(proxy) if isinstance(proxy, str) else None
-    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise InvalidInputError("proxy must be like http://host:port")
-    auth = (parts.username or "", parts.password or "") if parts.username else None
-    return httpx.Proxy(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), auth=auth)
+    try:
+        parts = urllib.parse.urlsplit(proxy if isinstance(proxy, str) else "")
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+            raise ValueError
+        auth = (parts.username or "", parts.password or "") if parts.username else None
+        return httpx.Proxy(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), auth=auth)
+    except (ValueError, httpx.InvalidURL):
+        # Without what raised it, which may show a password.
+        raise InvalidInputError("proxy must be like http://host:port") from None
 
 
 @contextlib.contextmanager

@@ -340,4 +340,6 @@ class ConfidentialClient:
         self.close()
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_session"):
+            return "<confidential_ml.client.ConfidentialClient, not made>"
         return f"<confidential_ml.client.ConfidentialClient {self._calls.address}, {self._session.state()}>"
