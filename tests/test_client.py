@@ -609,6 +609,8 @@ def test_a_proxy_that_is_named_is_used(connect: Open, http: HttpHost, platform: 
 @pytest.mark.parametrize(
     "url",
     [
+        "https://host/confidential",
+        "https://host/base/confidential/",
         "",
         "host",
         "ftp://host",

@@ -68,6 +68,12 @@ def provision_to(enclave: ReferenceEnclave, model_id: str = "credit", flat: byte
 # ---- what it answers ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("enclave", [None, b"", cml.ConfidentialModel])
+def test_what_is_no_enclave_is_not_served(enclave: Any) -> None:
+    with pytest.raises(cml.InvalidInputError, match="enclave must be an Enclave, not"):
+        cml.ConfidentialEndpoint(enclave)
+
+
 def test_evidence_comes_with_its_nonce_and_collateral(host: Host) -> None:
     for nonce in (b"", b"n", b"n" * 64):
         evidence, document = evidence_of(host.endpoint.handle(EVIDENCE + nonce))

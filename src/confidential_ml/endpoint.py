@@ -124,6 +124,8 @@ class ConfidentialEndpoint:
         max_message_size: int = _MAX_MESSAGE_SIZE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        if not all(callable(getattr(enclave, name, None)) for name in ("answer_request", "import_model", "new_epoch")):
+            raise InvalidInputError(f"enclave must be an Enclave, not {type(enclave).__name__}")
         if not 0 <= grace_seconds < epoch_seconds:
             raise InvalidInputError("grace_seconds must be from 0 to less than epoch_seconds")
         if not evidence_seconds >= 0:

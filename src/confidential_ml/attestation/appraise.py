@@ -126,9 +126,9 @@ def _check_enclave(verified: VerifiedEvidence, policy: AttestationPolicy, steps:
             "the enclave is a debug enclave: its memory can be read; only a policy's allow_debug accepts it, for tests",
         )
     if not _is_among(report.mrenclave, policy.mrenclave):
-        raise AttestationError(Reason.MRENCLAVE, f"MRENCLAVE {report.mrenclave} is not one that the policy accepts")
+        raise AttestationError(Reason.MRENCLAVE, f"MRENCLAVE {report.mrenclave} is not {_accepted(policy.mrenclave)}")
     if not _is_among(report.mrsigner, policy.mrsigner):
-        raise AttestationError(Reason.MRSIGNER, f"MRSIGNER {report.mrsigner} is not one that the policy accepts")
+        raise AttestationError(Reason.MRSIGNER, f"MRSIGNER {report.mrsigner} is not {_accepted(policy.mrsigner)}")
     if policy.isv_prod_id not in (None, ANY, report.isv_prod_id):
         raise AttestationError(
             Reason.ISV_PROD_ID,
@@ -240,6 +240,14 @@ def _check_configuration(claims: Claims, policy: AttestationPolicy, steps: Steps
 
 def _is_among(value: str, accepted: object) -> bool:
     return accepted is None or accepted is ANY or (isinstance(accepted, frozenset) and value in accepted)
+
+
+def _accepted(values: object) -> str:
+    """What a policy wants in place of a value, if that is not too much to read."""
+    named = sorted(values) if isinstance(values, frozenset) else []
+    if len(named) == 1:
+        return f"{named[0]}, which the policy wants"
+    return f"one of the {len(named)} that the policy accepts, {named[0]} the first"
 
 
 def _how(wanted: object) -> str:

@@ -37,6 +37,8 @@ def checked_address(url: object, *, has_token: bool, allow_plain_http: bool) -> 
             raise ValueError
     except ValueError:
         raise InvalidInputError(f"url has no host or port that can be: {url}") from None
+    if parts.path.rstrip("/").endswith("/confidential"):
+        raise InvalidInputError("url must be the address of the server, without its route /confidential")
     if parts.scheme == "http" and has_token and not on_this_machine and not allow_plain_http:
         raise InvalidInputError(
             f"a token would cross the network readable to {url}: use https://, or say allow_plain_http=True"
