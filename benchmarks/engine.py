@@ -1,4 +1,9 @@
-"""The engine called inside the enclave and as a plain function, by the C++ program `engine_bench`.
+"""The engine as a plain function, in the enclave, and there by confidential requests: the C++ program `engine_bench`.
+
+Usage: python -m benchmarks.engine ENGINE_BENCH MODELS
+
+ENGINE_BENCH is the program, MODELS letters with commas between them. Prints how many times as long as in clear a client
+in C++ takes by confidential requests: no client can take less.
 
 The program is run once for each model and number of threads:
 
@@ -9,21 +14,23 @@ largest count. It prints a JSON object per line, other lines are passed over:
 
     {"path": "function", "rows": 1, "threads": 1, "p25_ns": 800, "median_ns": 810, "p75_ns": 830}
     {"path": "enclave",  "rows": 1, "threads": 1, "p25_ns": 900, "median_ns": 915, "p75_ns": 930}
+    {"path": "confidential",  "rows": 1, "threads": 1, "p25_ns": 9900, "median_ns": 9915, "p75_ns": 9930}
 
-Times are of one call for all its rows; the two paths of a pair should be timed in turn.
+Times are of one call for all its rows; the paths should be timed in turn. `confidential` is for one thread alone.
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.models import TrainedModel
+from benchmarks.models import TrainedModel, trained
 
 COUNTS = (1, 100, 1000)
 TIMEOUT_SECONDS = 120
@@ -36,7 +43,7 @@ class EngineTime:
     Attributes
     ----------
     model, path, rows, threads
-        What was called; `path` is ``"function"`` or ``"enclave"``.
+        What was called; `path` is ``"function"``, ``"enclave"`` or ``"confidential"``.
     p25_ns, median_ns, p75_ns
         Quartiles.
     """
@@ -82,3 +89,18 @@ def measure(program: Path, model: TrainedModel, threads: int) -> list[EngineTime
     if done.returncode or not lines:
         raise RuntimeError(f"engine_bench printed no times for model {model.name} (status {done.returncode})")
     return [EngineTime(model=model.name, **json.loads(line)) for line in lines]
+
+
+def main() -> None:
+    program, letters = sys.argv[1:]
+    print("| model | rows | in clear, us | in confidence, us | ratio |\n| --- | ---: | ---: | ---: | ---: |")
+    for letter in letters.split(","):
+        found = {(one.rows, one.path): one.median_ns for one in measure(Path(program), trained(letter), 1)}
+        for count in COUNTS:
+            clear, confidential = found[count, "enclave"], found[count, "confidential"]
+            cells = f"{clear / 1e3:.1f} | {confidential / 1e3:.1f} | {confidential / clear:.2f}"
+            print(f"| {letter} | {count:,} | {cells} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
