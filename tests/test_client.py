@@ -340,6 +340,14 @@ def test_the_async_client_says_that_nothing_is_verified_yet(http: HttpHost) -> N
 BUSY = says(503, "busy", Retry_After="0")
 
 
+@pytest.mark.parametrize("call", ["predict", "provision"])
+def test_there_are_as_many_attempts_as_asked_for(connect: Open, http: HttpHost, call: str) -> None:
+    http.always = BUSY
+    with connect(retries=2) as client, pytest.raises(ServerBusyError):
+        client.predict(ROWS) if call == "predict" else client.provision(MODEL_FILE, model_id="m")
+    assert len(http.asked) == 3
+
+
 def test_what_expires_before_another_attempt_is_attested_again(connect: Open, http: HttpHost) -> None:
     policy = AttestationPolicy(mrenclave=MRENCLAVE.hex(), allow_debug=True, model_digest=ANY, max_age=60)
     with connect(policy=policy) as client:

@@ -530,6 +530,7 @@ class RemoteSession:
                 time=time,
             )
 
+        yield from self.fresh()  # outside of what is attempted again, which this does by itself
         attested, request, answer = yield from self._exchange(build, Kind.PROVISION, None, again)
         if answer.content or not answer.receipt:
             raise RemoteError("the enclave's answer is not one to a provisioned model; client and enclave do not match")
