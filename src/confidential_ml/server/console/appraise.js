@@ -128,7 +128,10 @@ function checkFreshness(verified, policy, nonce, now, steps) {
     throw new AttestationError("too-old", "what it was verified with has expired since; attest again");
   }
   const age = (now - verified.verifiedAt) / 1000;
-  if (policy.maxAge !== null && (age < 0 || age > policy.maxAge)) {
+  if (age < 0) {
+    throw new AttestationError("too-old", "it was verified for a later time than it is appraised for; check the clock");
+  }
+  if (policy.maxAge !== null && age > policy.maxAge) {
     throw new AttestationError("too-old", `it was verified ${age} s ago, at most ${policy.maxAge} s are wanted`);
   }
   steps.push(`nonce as asked for; verified ${age} s ago ${how(policy.maxAge)}`);
