@@ -1,4 +1,4 @@
-// The least that any client can take for a confidential prediction: docs/protocol.md 3 and 4 in C++, with
+// About the least that a client can take for a confidential prediction: docs/protocol.md 3 and 4 in C++, with
 // buffers that are used again, the enclave's own cryptographic functions, and no check of what comes back.
 // For engine_bench.
 #pragma once

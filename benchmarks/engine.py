@@ -2,8 +2,9 @@
 
 Usage: python -m benchmarks.engine ENGINE_BENCH MODELS
 
-ENGINE_BENCH is the program, MODELS letters with commas between them. Prints how many times as long as in clear a client
-in C++ takes by confidential requests: no client can take less.
+ENGINE_BENCH is the program (`make bench` builds build/bench-engine/tests/cpp/engine_bench), MODELS letters with commas
+between them. Prints how many times as long as in clear a client in C++ takes by confidential requests that does no more
+than it must.
 
 The program is run once for each model and number of threads:
 

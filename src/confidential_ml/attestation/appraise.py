@@ -202,28 +202,26 @@ _BEFORE_IT_IS_THERE = "to provision it, use a policy with model_digest=ANY"
 
 
 def _accepted_models(claims: Claims, policy: AttestationPolicy) -> tuple[ModelClaim, ...]:
-    models = tuple(one for one in claims.models if _is_among(one.model_digest, policy.model_digest))
-    if not models and policy.model_digest not in (None, ANY):
+    models = tuple(one for one in claims.models if policy.accepts_model(one.model_digest, one.owner, one.version))
+    is_any = policy.model_digest in (None, ANY)
+    if models or (is_any and policy.model_owner is None):
+        return models
+    named = [one for one in claims.models if _is_among(one.model_digest, policy.model_digest)]
+    if not named and not is_any:
         raise AttestationError(
             Reason.MODEL, f"the enclave has not loaded a model that the policy accepts; {_BEFORE_IT_IS_THERE}"
         )
-    if policy.model_owner is None:
-        return models
-    models = tuple(one for one in models if one.owner in policy.model_owner)
-    if not models:
+    versions = [one.version for one in named if _is_among(one.owner or "", policy.model_owner)]
+    if not versions:
         raise AttestationError(
             Reason.MODEL_OWNER,
             f"the enclave has loaded no such model of an owner the policy accepts; {_BEFORE_IT_IS_THERE}",
         )
-    least = policy.min_model_version or 0
-    newest = max(one.version for one in models)
-    if newest < least:
-        raise AttestationError(
-            Reason.MODEL_VERSION,
-            f"the enclave has loaded the model in version {newest}, the policy wants at least {least}; "
-            f"{_BEFORE_IT_IS_THERE}",
-        )
-    return tuple(one for one in models if one.version >= least)
+    raise AttestationError(
+        Reason.MODEL_VERSION,
+        f"the enclave has loaded the model in version {max(versions)}, the policy wants at least "
+        f"{policy.min_model_version}; {_BEFORE_IT_IS_THERE}",
+    )
 
 
 def _check_configuration(claims: Claims, policy: AttestationPolicy, steps: Steps) -> None:
