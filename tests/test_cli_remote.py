@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import hashlib
 import json
 import os
@@ -230,6 +231,18 @@ def test_provision_and_its_receipt(server: Server, provisioned: Done, run: Run, 
     other.write_bytes(sealed.read_bytes() + b"x")
     assert run("verify-receipt", receipt, *server.trust, "--sealed", other).status == 1
     assert run("verify-receipt", receipt, *server.trust, "--predictions", other).status == 2
+
+
+def test_a_receipt_past_its_collateral_says_how_to_verify_it(
+    server: Server, provisioned: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert provisioned.status == 0
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=60)
+    module = sys.modules["confidential_ml.attestation.appraise"]
+    monkeypatch.setattr(module, "checked_now", lambda now: later if now is None else now)
+    done = run_here("verify-receipt", server.place / "receipt.json", *server.trust)
+    assert (done.status, "expired" in done.err, "--at asked" in done.err) == (1, True, True)
+    assert run_here("verify-receipt", server.place / "receipt.json", *server.trust, "--at", "asked").status == 0
 
 
 def test_a_second_model_of_that_version_is_refused(server: Server, provisioned: Done, run: Run) -> None:

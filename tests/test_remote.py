@@ -1226,6 +1226,17 @@ def test_what_is_no_receipt_and_no_result(host: Host) -> None:
         verify_receipt(one.receipt, result.claims)
 
 
+def test_a_clock_before_1970_tells_no_time(host: Host) -> None:
+    moments: list[datetime.datetime] = []
+    client = RemoteModel(
+        host.transport, POLICY, root=host.platform.root, clock=lambda: moments.pop(0) if moments else host.clock.now
+    )
+    client.attest()
+    moments[:] = [host.clock.now, datetime.datetime(1969, 12, 31, tzinfo=datetime.UTC)]
+    _, (one,) = client.predict(ROWS, receipt=True)
+    assert (one.receipt.time, one.receipt.asked_at, moments) == (0, None, [])
+
+
 def test_no_rows_have_a_receipt_too(host: Host) -> None:
     found, receipts = host.client().predict(ROWS[:0], receipt=True)
     assert (found.shape, len(receipts), receipts[0].rows) == ((0, 0), 1, slice(0, 0))
