@@ -16,7 +16,7 @@ __all__ = [
     "Prk",
     "RecipientContext",
     "SenderContext",
-    "condensed",
+    "extract_unsalted",
     "hkdf_extract",
     "setup_recipient",
 ]
@@ -89,7 +89,7 @@ def _expand_label(suite: bytes, label: bytes, size: int) -> bytes:
 _UNSALTED = HMAC(b"", _SHA256)
 
 
-def condensed(ikm: bytes) -> bytes:
+def extract_unsalted(ikm: bytes) -> bytes:
     """The 32 bytes of HKDF-Extract without salt, of random bytes that are not uniform (RFC 5869, 2.2)."""
     return _after(_UNSALTED, ikm)
 

@@ -12,7 +12,7 @@ import numpy as np
 from confidential_ml.arguments import checked_model_id, checked_policy, checked_version
 from confidential_ml.attestation import Claims
 from confidential_ml.errors import InvalidInputError, RemoteError
-from confidential_ml.hpke import Encapsulation, condensed
+from confidential_ml.hpke import Encapsulation, extract_unsalted
 from confidential_ml.owner import is_signed_by_owner
 from confidential_ml.protocol import (
     ANSWER_PREFIX_SIZE,
@@ -233,7 +233,7 @@ def _new_nonce() -> bytes:
     """16 bytes that no other request has."""
     # The time as well: a copy of a machine that goes on from one snapshot twice may draw the same random numbers, and
     # two requests of one enc and nonce would be encrypted under one key.
-    return condensed(os.urandom(32) + time_ns().to_bytes(8, "little"))[:REQUEST_NONCE_SIZE]
+    return extract_unsalted(os.urandom(32) + time_ns().to_bytes(8, "little"))[:REQUEST_NONCE_SIZE]
 
 
 def _padded(parts: tuple[bytes | memoryview, ...], size: int, max_size: int) -> bytes:
