@@ -95,6 +95,21 @@ TEST(Engine, EqualsTheWalkOnEveryPath) {
   }
 }
 
+// Thresholds are so many that hardly two are equal.
+BuiltModel complete_trees(uint32_t count, uint32_t depth, uint32_t feature_count, Random* random) {
+  BuiltModel model;
+  model.feature_count = feature_count;
+  for (uint32_t t = 0; t < count; ++t) {
+    BuiltTree tree = complete_tree(depth);
+    for (BuiltNode& node : tree.nodes) {
+      node.feature = node.is_leaf ? 0 : random->below(feature_count);
+      node.value = random->number() + static_cast<float>(random->below(1u << 16)) * 0x1p-10f;
+    }
+    model.rounds.push_back({tree});
+  }
+  return model;
+}
+
 std::string blocks_of(const Forest& forest, const Floats& rows) {
   encoded_blocks.clear();
   margins_of(forest, {0, 1}, rows, {});
@@ -108,16 +123,7 @@ std::string blocks_of(const Forest& forest, const Floats& rows) {
 // What is faster changes no bit, so nothing else would notice if it were left out (docs/engine.md 3).
 TEST(Engine, AsksConditionsOfMoreThan64RowsOfCompleteTrees) {
   Random random(8);
-  BuiltModel model;
-  model.feature_count = 10;
-  for (uint32_t t = 0; t < 20; ++t) {
-    BuiltTree tree = complete_tree(4);
-    for (BuiltNode& node : tree.nodes) {
-      node.feature = node.is_leaf ? 0 : random.below(model.feature_count);
-      node.value = random.number();
-    }
-    model.rounds.push_back({tree});
-  }
+  const BuiltModel model = complete_trees(20, 4, 10, &random);
   const Forest forest(parsed(model));
   const std::vector<std::pair<size_t, std::string>> expected = {
       {4, ""},
@@ -156,16 +162,7 @@ TEST(Engine, EqualsTheWalkOnManyFeatures) {
 // More conditions than there may be: complete parts look at columns then, however many rows there are.
 TEST(Engine, EqualsTheWalkWithTooManyConditions) {
   Random random(6);
-  BuiltModel model;
-  model.feature_count = 40;
-  for (uint32_t t = 0; t < 600; ++t) {
-    BuiltTree tree = complete_tree(8);
-    for (BuiltNode& node : tree.nodes) {
-      node.feature = node.is_leaf ? 0 : random.below(model.feature_count);
-      node.value = random.number() + static_cast<float>(random.below(1u << 16)) * 0x1p-10f;
-    }
-    model.rounds.push_back({tree});
-  }
+  BuiltModel model = complete_trees(600, 8, 40, &random);
   EXPECT_EQ(0u, make_plan(parsed(model)).condition_count);
   const PlainForest plain(parsed(model));
   const Forest forest(parsed(model));
